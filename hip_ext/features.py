@@ -51,8 +51,9 @@ class NodeFeatures:
 
     def to(self, *args: object, **kwargs: object) -> NodeFeatures:
         """The same features on another device or in another dtype, as `Tensor.to`."""
-        moved = (x.to(*args, **kwargs) for x in (self.scalars, self.vectors, self.tensors))  # type: ignore[call-overload]
-        return NodeFeatures(*moved, parity=self.parity)
+        parts = (self.scalars, self.vectors, self.tensors)
+        scalars, vectors, tensors = (x.to(*args, **kwargs) for x in parts)  # type: ignore[call-overload]
+        return NodeFeatures(scalars, vectors, tensors, self.parity)
 
     def detach(self) -> NodeFeatures:
         """The same features, cut from the graph that made them."""

@@ -42,8 +42,10 @@ class PairGraph:
     def within(self, cutoff: float) -> tuple[PairGraph, Tensor]:
         """The pairs within a shorter cutoff, and their rows in this graph, int64 [P']."""
         rows = torch.nonzero(self.distance < cutoff).squeeze(1)
-        kept = (x[rows] for x in (self.first, self.second, self.shift, self.vector, self.distance))
-        return PairGraph(*kept, cutoff=cutoff), rows
+        first, second, shift, vector, distance = (
+            x[rows] for x in (self.first, self.second, self.shift, self.vector, self.distance)
+        )
+        return PairGraph(first, second, shift, vector, distance, cutoff), rows
 
     def directed(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Both directions of every pair, all forward ones first: centre, neighbour [2P], shift, vector [2P, 3]."""

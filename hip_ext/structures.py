@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from ase import Atoms
 from torch import Tensor
 
 from hip_ext.errors import StructureError
+
 
 @dataclass(frozen=True)
 class Structures:
@@ -50,7 +53,7 @@ class Structures:
     def sizes(self) -> list[int]:
         """Atoms of each structure."""
         bounds: list[int] = self.ptr.tolist()
-        return [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [b - a for a, b in pairwise(bounds)]
 
     def with_positions(self, positions: Tensor) -> Structures:
         """The same structures with other positions, [N, 3] in Å."""
@@ -87,14 +90,17 @@ class Structures:
             _check(one, f"structure {index}" if len(many) > 1 else "structure")
         sizes = torch.tensor([len(a) for a in many])
         ptr = torch.cat((sizes.new_zeros(1), sizes.cumsum(0)))
-        real = {"dtype": dtype, "device": device}
+
+        def real(values: object) -> Tensor:
+            return torch.as_tensor(values, dtype=dtype, device=device)
+
         return cls(
             numbers=torch.as_tensor(np.concatenate([a.numbers for a in many]), dtype=torch.int64, device=device),
-            positions=torch.as_tensor(np.concatenate([a.positions for a in many]), **real),
-            cell=torch.as_tensor(np.stack([a.cell.array for a in many]), **real),
+            positions=real(np.concatenate([a.positions for a in many])),
+            cell=real(np.stack([a.cell.array for a in many])),
             pbc=torch.as_tensor(np.stack([a.pbc for a in many]), device=device),
-            charge=torch.as_tensor([total_charge(a) for a in many], **real),
-            unpaired=torch.as_tensor([unpaired_electrons(a) for a in many], **real),
+            charge=real([total_charge(a) for a in many]),
+            unpaired=real([unpaired_electrons(a) for a in many]),
             ptr=ptr.to(device),
             batch=torch.repeat_interleave(torch.arange(len(many)), sizes).to(device),
         )
@@ -107,9 +113,10 @@ def total_charge(atoms: Atoms) -> float:
 
 def unpaired_electrons(atoms: Atoms) -> float:
     """The number of unpaired electrons that a structure's `info` states, else 0."""
-    if "total_spin" in atoms.info:
-        return 2.0 * float(atoms.info["total_spin"])
-    multiplicity = float(atoms.info.get("multiplicity", atoms.info.get("spin", 1)))
+    info: dict[str, Any] = atoms.info
+    if "total_spin" in info:
+        return 2.0 * float(info["total_spin"])
+    multiplicity = float(info.get("multiplicity", info.get("spin", 1)))
     return max(multiplicity - 1.0, 0.0)
 
 
@@ -135,10 +142,12 @@ def _check_electrons(atoms: Atoms, name: str) -> None:
     except (TypeError, ValueError) as error:
         raise StructureError(f"{name} has a charge or spin that is not a number: {error}") from None
     if charge != round(charge) or unpaired != round(unpaired) or unpaired < 0:
-        raise StructureError(f"{name} needs a whole charge and spin, found charge {charge}, {unpaired} unpaired electrons")
+        found = f"charge {charge} and {unpaired} unpaired electrons"
+        raise StructureError(f"{name} needs a whole charge and a whole number of unpaired electrons, found {found}")
     electrons = int(atoms.numbers.sum() - charge)
     if electrons < 0:
         raise StructureError(f"{name} has charge {charge:+.0f} but only {atoms.numbers.sum()} electrons to lose")
     stated = {"total_spin", "multiplicity", "spin"} & set(atoms.info)
     if stated and unpaired > 0 and (electrons - int(unpaired)) % 2:
-        raise StructureError(f"{name} has {electrons} electrons, which cannot leave {unpaired:.0f} unpaired: check charge and spin")
+        found = f"{electrons} electrons, which cannot leave {unpaired:.0f} unpaired"
+        raise StructureError(f"{name} has {found}: check charge and spin")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ase.calculators.calculator import Calculator
@@ -60,6 +60,10 @@ class Backbone(nn.Module, ABC):
 
     Class attributes:
         kind: registry name.
+        framework: what people call the framework, e.g. "MACE".
+        requirement: the framework's distribution and supported versions, e.g. "mace-torch>=0.3.16,<0.4"; empty where
+            nothing has to be installed.
+        extra: the extra of hip-ext that installs the framework; empty for adapters from elsewhere.
 
     Attributes:
         model: the framework's own module, untouched.
@@ -69,13 +73,29 @@ class Backbone(nn.Module, ABC):
         elements: atomic numbers that the model knows.
     """
 
-    kind: str
-    model: nn.Module
+    kind: ClassVar[str]
+    framework: ClassVar[str] = ""
+    requirement: ClassVar[str] = ""
+    extra: ClassVar[str] = ""
+
+    model: Any  # a torch module of a framework; few of them are typed
     cutoff: float
     parity: Parity
     widths: Widths
     elements: frozenset[int]
     source: BackboneSource
+
+    @classmethod
+    def load(
+        cls, source: Any = None, device: Any = None, dtype: torch.dtype | None = None, *args: Any, **options: Any
+    ) -> Backbone:
+        """Wraps what `source` names: a loaded module, a file, a model's name; each adapter says what it takes.
+
+        Raises:
+            MissingDependencyError: the framework is not installed.
+            BackboneError: there is no such model, or this adapter only takes a module in its constructor.
+        """
+        raise BackboneError(f"the {cls.kind} backbone has no loader: construct {cls.__name__} around a loaded model")
 
     @abstractmethod
     def prepare(self, structures: Structures) -> dict[str, Tensor]:
@@ -98,7 +118,7 @@ class Backbone(nn.Module, ABC):
         """The framework's own ASE calculator around the same model."""
 
     def close(self) -> None:
-        """Detaches every hook from the user's model; the adapter is of no use afterwards."""
+        """Detaches whatever the adapter has left on the user's model; nothing, unless an adapter says otherwise."""
 
     @property
     def dtype(self) -> torch.dtype:

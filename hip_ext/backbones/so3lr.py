@@ -7,7 +7,11 @@ parity, so the features are O(3)-equivariant. Long-range electrostatics and disp
 
 from __future__ import annotations
 
+import importlib
 import importlib.resources
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,12 +19,21 @@ from ase.calculators.calculator import Calculator
 from torch import Tensor, nn
 
 from hip_ext.backbones.base import Backbone, BackboneSource, Evaluation
+from hip_ext.backbones.borrowed import converted, outputs_of, read_module, untouched, usable_device
 from hip_ext.backbones.fingerprint import fingerprint
+from hip_ext.backbones.frameworks import require
+from hip_ext.backbones.graphs import boxed_cell, directed_edges
+from hip_ext.errors import BackboneError
 from hip_ext.features import NodeFeatures, tensor_from_real_l2
-from hip_ext.pairs import PairGraph, pair_graph
+from hip_ext.pairs import pair_graph
 from hip_ext.structures import Structures
 
-ELEMENTS = frozenset(range(1, 119))
+LONG_RANGE_CUTOFF, DISPERSION_DAMPING = 12.0, 2.0
+"""Å; as SO3LR was published. The file in the wheel leaves both open."""
+
+BOX = 2.0
+"""so3krates-torch's box around open structures: so many long-range cutoffs per Å of extent."""
+
 YZX_TO_XYZ = [2, 0, 1]
 
 
@@ -28,145 +41,185 @@ class SO3LRBackbone(Backbone):
     """A loaded SO3LR model.
 
     Args:
-        model: a `so3krates_torch` SO3LR or So3krates module; it is not changed, only hooked.
+        model: a `so3krates_torch` SO3LR or So3krates module; it is not changed.
         name: where it came from, for the checkpoint.
-        long_range_cutoff: Å, for electrostatics and dispersion; 12 Å as SO3LR was published.
-        dispersion_damping: width in Å over which dispersion is switched off below that cutoff.
+        long_range_cutoff: Å, for electrostatics and dispersion; by default the model's own, or 12 Å where it is open.
+        dispersion_damping: width in Å over which dispersion is switched off below that cutoff; by default the model's
+            own, or 2 Å where it is open.
     """
 
     kind = "so3lr"
+    framework = "SO3LR"
+    requirement = "so3krates-torch>=0.2.1,<0.3"
+    extra = "so3lr"
     parity = "o3"
-    elements = ELEMENTS
 
     def __init__(
-        self, model: nn.Module, name: str = "in-memory", long_range_cutoff: float = 12.0, dispersion_damping: float = 2.0
+        self,
+        model: Any,
+        name: str = "in-memory",
+        long_range_cutoff: float | None = None,
+        dispersion_damping: float | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.cutoff = float(model.r_max)
-        self.long_range_cutoff = long_range_cutoff
-        self.dispersion_damping = dispersion_damping
+        self.elements = _trained_elements(model)
+        own = getattr(model, "r_max_lr", None), getattr(model, "dispersion_energy_cutoff_lr_damping", None)
+        self.long_range_cutoff = float(long_range_cutoff or own[0] or LONG_RANGE_CUTOFF)
+        self.dispersion_damping = float(dispersion_damping or own[1] or DISPERSION_DAMPING)
         layers = len(model.euclidean_transformers)
         self.widths = (layers * int(model.num_features), layers, layers)
-        options = {"long_range_cutoff": long_range_cutoff, "dispersion_damping": dispersion_damping}
+        options = {"long_range_cutoff": self.long_range_cutoff, "dispersion_damping": self.dispersion_damping}
         self.source = BackboneSource(self.kind, name, fingerprint(model), options)
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        self._hooks = [layer.register_forward_hook(self._capture) for layer in model.euclidean_transformers]
 
     @classmethod
-    def load(cls, source: Any = None, device: str = "cpu", dtype: torch.dtype | None = None, **options: Any) -> SO3LRBackbone:
-        """Wraps a module, an open calculator, or the weights inside the installed so3krates-torch wheel (`None`)."""
-        if source is None or source == "so3lr":
-            folder = importlib.resources.files("so3krates_torch")
-            # The wheel's own file, installed together with the code that reads it.
-            with importlib.resources.as_file(folder / "pretrained/so3lr/so3lr.model") as path:
-                model, name = torch.load(path, map_location=device, weights_only=False), "so3lr"
-        elif isinstance(source, nn.Module):
-            model, name = source, "in-memory"
-        elif hasattr(source, "models"):
-            model, name = source.models[0], "calculator"
-        else:
-            model, name = torch.load(source, map_location=device, weights_only=False), str(source)
-        if dtype is not None:
-            model = model.to(dtype)
-        return cls(model.eval(), name=name, **options)
+    def load(
+        cls,
+        source: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        long_range_cutoff: float | None = None,
+        dispersion_damping: float | None = None,
+    ) -> SO3LRBackbone:
+        """Wraps a model.
 
-    def _capture(self, module: nn.Module, args: object, output: tuple[Tensor, Tensor]) -> None:
-        self._layers.append((output[0], output[1]))
+        Args:
+            source: `None` or "so3lr" for the weights inside the installed so3krates-torch wheel; a SO3LR or So3krates
+                module; an open TorchkratesCalculator; or the path of a `.model` file. Files are pickles and run code
+                when they are read: naming one here means trusting it.
+            device: where the model shall be; by default where it is, or the CPU for a file.
+            dtype: torch.float32 or torch.float64; by default the model's own. A module that is elsewhere or in another
+                dtype is copied, never converted in place.
+            long_range_cutoff: as in the constructor.
+            dispersion_damping: as in the constructor.
+
+        Raises:
+            MissingDependencyError: so3krates-torch is not installed.
+            BackboneError: there is no such model, or it is not one of so3krates-torch's with one energy.
+        """
+        require(cls.framework, cls.requirement, cls.extra)
+        device = usable_device(device)
+        model, name = _find_model(source, device)
+        models = importlib.import_module("so3krates_torch.modules.models")
+        if not isinstance(model, models.So3krates) or isinstance(model, models.MultiHeadSO3LR):
+            raise BackboneError(f"expected a SO3LR or So3krates model, found a {type(model).__name__} ({name})")
+        return cls(converted(model, device, dtype), name, long_range_cutoff, dispersion_damping)
 
     def prepare(self, structures: Structures) -> dict[str, Tensor]:
-        """SO3LR's input dictionary: short- and long-range graph, one-hot elements, charge and spin."""
+        """SO3LR's input dictionary without the long-range graph, which `energy` alone reads and adds."""
         self.check_elements(structures)
-        everywhere = pair_graph(structures, self.long_range_cutoff)
-        short = everywhere.within(self.cutoff)[0]
-        long_edges, long_shifts = _edges(everywhere, structures)
-        edges, shifts = _edges(short, structures)
-        positions = structures.positions.detach().to(self.dtype).clone()
+        structures, dtype = structures.to(self.device), self.dtype
+        edges = directed_edges(pair_graph(structures, self.cutoff), structures, dtype)
         return {
-            "positions": positions,
-            "cell": structures.cell.to(self.dtype),
+            "positions": structures.positions.detach().to(dtype).clone(),
+            "cell": boxed_cell(structures, BOX * self.long_range_cutoff).to(dtype),
+            "pbc": structures.pbc,
             "atomic_numbers": structures.numbers,
-            "node_attrs": nn.functional.one_hot(structures.numbers - 1, int(self.model.num_elements)).to(self.dtype),
-            "edge_index": edges,
-            "shifts": shifts,
-            "edge_index_lr": long_edges,
-            "shifts_lr": long_shifts,
+            "node_attrs": nn.functional.one_hot(structures.numbers - 1, int(self.model.num_elements)).to(dtype),
+            "edge_index": edges.index,
+            "unit_shifts": edges.unit_shifts,
+            "shifts": edges.shifts,
             "batch": structures.batch,
             "ptr": structures.ptr,
             "head": torch.zeros_like(structures.ptr[1:]),
-            "total_charge": structures.charge.to(self.dtype),
-            "total_spin": structures.unpaired.to(self.dtype) / 2,
+            "total_charge": structures.charge.to(dtype),
+            "total_spin": structures.unpaired.to(dtype) / 2,
         }
 
     def energy(self, inputs: dict[str, Tensor]) -> Tensor:
         """Total energy in eV, [B]."""
-        return self._forward(inputs, compute_force=False)["energy"]
+        with self.borrowed_model() as model:
+            return model(self._with_long_range(inputs), compute_force=False)["energy"]
 
     def features(self, inputs: dict[str, Tensor]) -> NodeFeatures:
-        """Invariants, vectors and tensors of all layers, without the energy heads."""
-        self._layers.clear()
-        # The representation does not read the long-range graph; empty, it costs nothing.
-        short = {**inputs, "edge_index_lr": inputs["edge_index_lr"][:, :0], "shifts_lr": inputs["shifts_lr"][:0]}
-        self.model.get_representation(short, compute_force=False)
-        return self._collect()
+        """Invariants, vectors and tensors of all layers, without the energy heads and the long-range graph."""
+        # The representation asks for a long-range graph without reading it; empty, it costs nothing.
+        inputs = inputs | {"edge_index_lr": inputs["edge_index"][:, :0], "shifts_lr": inputs["shifts"][:0]}
+        with self.borrowed_model() as model, outputs_of(model.euclidean_transformers) as layers:
+            model.get_representation(inputs, compute_force=False)
+        return _collect(layers)
 
     def evaluate(self, structures: Structures, *, stress: bool = False) -> Evaluation:
         """Energy, forces, optionally stress, and features from one pass."""
-        inputs = self.prepare(structures)
-        if stress:
-            inputs |= _unit_shifts(structures, self.long_range_cutoff, self.cutoff)
-        output = self._forward(inputs, compute_force=True, compute_stress=stress)
-        found = output["stress"].detach() if stress else None
-        return Evaluation(output["energy"].detach(), output["forces"].detach(), found, self._collect().detach())
+        inputs = self._with_long_range(self.prepare(structures))
+        with torch.enable_grad(), self.borrowed_model() as model, outputs_of(model.euclidean_transformers) as layers:
+            found = model(inputs, compute_force=True, compute_stress=stress)
+        tensor = found["stress"].detach() if stress else None
+        return Evaluation(found["energy"].detach(), found["forces"].detach(), tensor, _collect(layers).detach())
 
     def calculator(self) -> Calculator:
         """so3krates-torch's own ASE calculator around the same module."""
-        from so3krates_torch.calculator.so3 import TorchkratesCalculator
+        from hip_ext.backbones.so3lr_calculator import SharedModelCalculator
 
-        return TorchkratesCalculator(
-            models=self.model,
-            r_max_lr=self.long_range_cutoff,
-            dispersion_energy_cutoff_lr_damping=self.dispersion_damping,
-            device=str(self.device),
-            default_dtype=str(self.dtype).removeprefix("torch."),
+        return SharedModelCalculator(self)
+
+    @contextmanager
+    def borrowed_model(self) -> Iterator[Any]:
+        """The model with this backbone's long-range settings; as it was before, when the block ends."""
+        # Under another default dtype so3krates-torch makes some of its constants in single precision.
+        with untouched(self.model, default_dtype=self.dtype):
+            self.model.r_max_lr = self.long_range_cutoff
+            self.model.dispersion_energy_cutoff_lr_damping = self.dispersion_damping
+            yield self.model
+
+    def _with_long_range(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs and the graph of electrostatics and dispersion, where the model has these."""
+        if not getattr(self.model, "use_lr", False):
+            return dict(inputs)
+        structures = Structures(
+            numbers=inputs["atomic_numbers"],
+            positions=inputs["positions"].detach(),
+            cell=inputs["cell"],
+            pbc=inputs["pbc"],
+            charge=inputs["total_charge"],
+            unpaired=2 * inputs["total_spin"],
+            ptr=inputs["ptr"],
+            batch=inputs["batch"],
         )
-
-    def close(self) -> None:
-        """Removes the hooks."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def _forward(self, inputs: dict[str, Tensor], **flags: bool) -> dict[str, Tensor]:
-        self._layers.clear()
-        model = self.model
-        before = model.r_max_lr, model.dispersion_energy_cutoff_lr_damping
-        model.r_max_lr, model.dispersion_energy_cutoff_lr_damping = self.long_range_cutoff, self.dispersion_damping
-        try:
-            return model(dict(inputs), **flags)
-        finally:
-            model.r_max_lr, model.dispersion_energy_cutoff_lr_damping = before
-
-    def _collect(self) -> NodeFeatures:
-        layers, self._layers = self._layers, []
-        euclidean = torch.stack([variables for _, variables in layers], dim=1)
-        return NodeFeatures(
-            scalars=torch.cat([invariants for invariants, _ in layers], dim=1),
-            vectors=euclidean[..., :3][..., YZX_TO_XYZ],
-            tensors=tensor_from_real_l2(euclidean[..., 3:8]),
-            parity="o3",
-        )
+        edges = directed_edges(pair_graph(structures, self.long_range_cutoff), structures, self.dtype)
+        return inputs | {"edge_index_lr": edges.index, "unit_shifts_lr": edges.unit_shifts, "shifts_lr": edges.shifts}
 
 
-def _edges(graph: PairGraph, structures: Structures) -> tuple[Tensor, Tensor]:
-    """Directed edges [2, E] and their shifts in Å, [E, 3], with vector = r[edge 1] − r[edge 0] + shift."""
-    centre, neighbour, shift, _ = graph.directed()
-    cell = structures.cell[structures.batch[centre]]
-    return torch.stack((centre, neighbour)), torch.einsum("ek,ekx->ex", shift.to(cell.dtype), cell).to(cell.dtype)
+def _collect(layers: list[tuple[Tensor, Tensor]]) -> NodeFeatures:
+    euclidean = torch.stack([variables for _, variables in layers], dim=1)
+    return NodeFeatures(
+        scalars=torch.cat([invariants for invariants, _ in layers], dim=1),
+        vectors=euclidean[..., :3][..., YZX_TO_XYZ],
+        tensors=tensor_from_real_l2(euclidean[..., 3:8]),
+        parity="o3",
+    )
 
 
-def _unit_shifts(structures: Structures, long_cutoff: float, cutoff: float) -> dict[str, Tensor]:
-    """Lattice shifts of both graphs as real numbers, which the strain derivative needs."""
-    everywhere = pair_graph(structures, long_cutoff)
-    short = everywhere.within(cutoff)[0]
-    real = structures.cell.dtype
-    return {"unit_shifts": short.directed()[2].to(real), "unit_shifts_lr": everywhere.directed()[2].to(real)}
+def _trained_elements(model: Any) -> frozenset[int]:
+    """The elements whose energy scale has moved from 1, where it starts; all that have an embedding if none has.
+
+    SO3LR has embeddings for 118 elements but was trained on H, C, N, O, F, P, S and Cl: those of the others are random.
+    """
+    known = range(1, int(model.num_elements) + 1)
+    scales = model.state_dict().get("atomic_energy_output_block.energy_scales.weight")
+    moved = [] if scales is None else (scales.flatten() != 1.0).tolist()
+    return frozenset(z for z, yes in zip(known, moved, strict=False) if yes) or frozenset(known)
+
+
+def _find_model(source: Any, device: torch.device | None) -> tuple[Any, str]:
+    """The module that `source` means, not yet checked, and a name for it; see `SO3LRBackbone.load`."""
+    if source is None or source == "so3lr":
+        folder = importlib.resources.files("so3krates_torch")
+        # The wheel's own file, installed together with the code that reads it.
+        with importlib.resources.as_file(folder / "pretrained/so3lr/so3lr.model") as path:
+            return read_module(path, device, SO3LRBackbone.framework), "so3lr"
+    if isinstance(source, nn.Module):
+        return source, "in-memory"
+    if isinstance(source, Calculator):
+        models = getattr(source, "models", [])
+        if len(models) != 1:
+            found = f"{type(source).__name__} with {len(models)}"
+            raise BackboneError(f"the so3lr backbone needs a calculator with one model, found {found}")
+        return models[0], "calculator"
+    if isinstance(source, (str, os.PathLike)):
+        return read_module(source, device, SO3LRBackbone.framework), os.fspath(source)
+    raise BackboneError(
+        f"the so3lr backbone cannot be made from {type(source).__name__}: give None for the weights of the wheel, "
+        "a module, a TorchkratesCalculator or a .model file"
+    )

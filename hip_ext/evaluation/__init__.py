@@ -1,0 +1,1 @@
+"""How good a predicted Hessian is: per-structure metrics and their summary."""

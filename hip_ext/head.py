@@ -1,0 +1,142 @@
+"""The head: from a backbone's node features to the blocks of a Hessian.
+
+    features ── mix ──> node state ── messages ──> node state ── pairs ──> B_ij (two-body)
+                                                                  └──> g_ki, λ_k ──> Σ_k λ_k g_ki g_kjᵀ (three-body)
+    H_ij = u(r_ij) s(r_ij) B_ij + Σ_k λ_k g_ki g_kjᵀ,    H_ii = −Σ_j H_ij
+
+Messages, two-body blocks and latent coordinates all reach to one cutoff r; u is the envelope that takes them smoothly
+to zero there, s the usual block size at a distance. Two atoms feel each other through a third up to 2r: that is the
+reach of the Hessian. Symmetry under exchange, rotation and inversion, permutation, and the translation rule hold
+exactly, whatever the weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from hip_ext.blocks import HessianBlocks
+from hip_ext.errors import ConfigError
+from hip_ext.features import NodeFeatures, Widths
+from hip_ext.latent import curvature_blocks, find_triplets
+from hip_ext.messages import Edges, MessageLayer, NodeState
+from hip_ext.pairs import pair_graph
+from hip_ext.radial import BlockScale, envelope
+from hip_ext.readout import LatentGradients, PairBlocks, PairEncoder
+from hip_ext.structures import Structures
+from hip_ext.sum_rules import with_acoustic_diagonal, without_remainder
+
+
+class HeadConfig(BaseModel):
+    """Hyper-parameters of a `HessianHead`; stored as they are in a checkpoint's config.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    scalars: int = Field(128, ge=1, description="invariant features per atom inside the head")
+    channels: int = Field(32, ge=1, description="vectors and tensors per atom inside the head")
+    layers: int = Field(1, ge=0, description="rounds of messages")
+    cutoff: float = Field(5.0, gt=0.5, description="reach of messages and latent coordinates; blocks reach twice as far, Å")
+    spacing: float = Field(0.16, gt=0, le=0.2, description="between radial basis functions, Å")
+    hidden: int = Field(128, ge=1, description="invariant features per pair")
+    pair_channels: int = Field(16, ge=1, description="vectors and tensors per atom that enter a pair")
+    coordinates: int = Field(48, ge=1, description="latent internal coordinates per atom")
+    mean_neighbours: float = Field(15.0, gt=0, description="usual number of atoms within the cutoff")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> HeadConfig:
+        """Validates a dictionary; an unknown key or a value out of range is a one-line ConfigError."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            from hip_ext.suggest import did_you_mean
+
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            hint = did_you_mean(key, cls.model_fields) if first["type"] == "extra_forbidden" else ""
+            raise ConfigError(f"head config: {key}: {first['msg']}{hint}") from None
+
+
+class HessianHead(nn.Module):
+    """Predicts the Hessian of a batch of structures from node features.
+
+    Args:
+        widths: channels (C0, C1, C2) of the features.
+        config: hyper-parameters.
+    """
+
+    scalar_mean: Tensor
+    scalar_scale: Tensor
+    vector_scale: Tensor
+    tensor_scale: Tensor
+
+    def __init__(self, widths: Widths, config: HeadConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or HeadConfig()
+        self.widths = tuple(widths)
+        s, c = config.scalars, config.channels
+        self.register_buffer("scalar_mean", torch.zeros(widths[0]))
+        self.register_buffer("scalar_scale", torch.ones(widths[0]))
+        self.register_buffer("vector_scale", torch.ones(widths[1]))
+        self.register_buffer("tensor_scale", torch.ones(widths[2]))
+        self.mix_scalars = nn.Linear(widths[0], s)
+        self.mix_vectors = nn.Linear(widths[1], c, bias=False)
+        self.mix_tensors = nn.Linear(widths[2], c, bias=False)
+        self.messages = nn.ModuleList(
+            MessageLayer(s, c, config.cutoff, config.spacing, config.mean_neighbours)
+            for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(s)
+        self.encode = PairEncoder(s, c, config.hidden, config.pair_channels, config.cutoff, config.spacing)
+        self.blocks = PairBlocks(config.hidden, config.pair_channels)
+        self.gradients = LatentGradients(config.hidden, config.pair_channels, config.coordinates)
+        self.curvature = nn.Linear(s, config.coordinates)
+        self.block_scale = BlockScale(config.cutoff)
+
+    def forward(self, features: NodeFeatures, structures: Structures) -> HessianBlocks:
+        """Predicts the blocks of every structure.
+
+        Args:
+            features: node features of the whole batch, in the head's dtype and device.
+            structures: the same atoms; positions in the head's dtype.
+
+        Returns:
+            Blocks in eV/Å² for which the translation rule holds exactly.
+        """
+        cutoff = self.config.cutoff
+        graph = pair_graph(structures, 2 * cutoff)
+        near, rows = graph.within(cutoff)
+        centre, neighbour, shift, vector = near.directed()
+        distance = near.distance.repeat(2)
+        edges = Edges(centre, neighbour, vector / distance[:, None], distance)
+        state = self._normalised(features)
+        for layer in self.messages:
+            state = layer(state, edges)
+        state = NodeState(self.norm(state.scalars), state.vectors, state.tensors)
+        pairs = self.encode(state, near)
+        fade = envelope(near.distance, cutoff)
+        weight = fade * self.block_scale(near.distance)
+        two_body = without_remainder(self.blocks(pairs) * weight[:, None, None], weight, near, structures.ptr)
+        gradients = self.gradients(pairs) * fade.repeat(2)[:, None, None]
+        triplets = find_triplets(graph, centre, neighbour, shift, structures.num_atoms)
+        pair = curvature_blocks(gradients, self.curvature(state.scalars), triplets, len(graph.first))
+        return with_acoustic_diagonal(pair.index_add(0, rows, two_body), graph, structures.ptr)
+
+    @torch.no_grad()
+    def fit_normalisation(self, features: NodeFeatures) -> None:
+        """Sets the scale of every feature channel from a sample of atoms, so that each enters with unit variance."""
+        self.scalar_mean.copy_(features.scalars.mean(0))
+        self.scalar_scale.copy_(_inverse(features.scalars.std(0)))
+        self.vector_scale.copy_(_inverse(features.vectors.pow(2).mean((0, 2)).sqrt()))
+        self.tensor_scale.copy_(_inverse(features.tensors.pow(2).mean((0, 2, 3)).sqrt()))
+
+    def _normalised(self, features: NodeFeatures) -> NodeState:
+        scalars = (features.scalars - self.scalar_mean) * self.scalar_scale
+        vectors = (features.vectors * self.vector_scale[:, None]).transpose(1, 2)
+        tensors = (features.tensors * self.tensor_scale[:, None, None]).permute(0, 2, 3, 1)
+        return NodeState(self.mix_scalars(scalars), self.mix_vectors(vectors), self.mix_tensors(tensors))
+
+
+def _inverse(scale: Tensor) -> Tensor:
+    """1/scale, and 0 for channels that never vary."""
+    return torch.where(scale > 1e-6, 1.0 / scale.clamp(min=1e-6), torch.zeros_like(scale))

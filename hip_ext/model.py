@@ -1,0 +1,240 @@
+"""A backbone with a Hessian head: how users get one, run it, and keep it.
+
+    model = attach_head("mace", source="my.model")      # an untrained head on a model of yours
+    model = from_pretrained("hip-so3lr-organic")         # a trained head and the backbone that it belongs to
+    prediction = model.energy_forces_hessian(atoms)      # one structure or many
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from torch import Tensor, nn
+
+from hip_ext.backbones import Backbone, load_backbone
+from hip_ext.blocks import HessianBlocks
+from hip_ext.card import model_card
+from hip_ext.checkpoint import BackboneRecord, CheckpointConfig, read_config, read_head, write_checkpoint
+from hip_ext.errors import CheckpointError
+from hip_ext.head import HeadConfig, HessianHead
+from hip_ext.shipped import checkpoints_folder, shipped_checkpoints
+from hip_ext.structures import Structures
+from hip_ext.suggest import did_you_mean
+from hip_ext.version import version
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about a batch of B structures with N atoms in all.
+
+    Attributes:
+        energy: eV, [B]; the backbone's own.
+        forces: eV/Å, [N, 3]; the backbone's own.
+        stress: eV/Å³, [B, 3, 3]; the backbone's own, or None where it was not asked for.
+        hessian: blocks in eV/Å².
+    """
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor | None
+    hessian: HessianBlocks
+
+
+class HessianModel(nn.Module):
+    """A frozen backbone and a head.
+
+    Args:
+        backbone: gives energies, forces and features; it is not changed.
+        head: made for features of the backbone's widths.
+        training: how the head was taught, for the checkpoint.
+        metrics: its measured errors, for the checkpoint.
+        elements: atomic numbers that the head was taught; empty if it was not.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: HessianHead,
+        training: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+        elements: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        if head.widths != tuple(backbone.widths):
+            raise CheckpointError(f"the head expects {head.widths} features, the backbone gives {backbone.widths}")
+        self.backbone = backbone
+        self.head = head
+        self.training_record = dict(training or {})
+        self.metrics = dict(metrics or {})
+        self.elements = sorted(elements)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of backbone and head."""
+        return self.backbone.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of backbone and head."""
+        return self.backbone.device
+
+    def structures(self, atoms: Atoms | Sequence[Atoms] | Structures) -> Structures:
+        """The input as tensors on the model's device, checked; see `Structures.from_ase` for what is refused."""
+        if isinstance(atoms, Structures):
+            return atoms.to(self.device, self.dtype)
+        return Structures.from_ase(atoms, dtype=self.dtype, device=self.device)
+
+    @torch.no_grad()
+    def hessian(self, atoms: Atoms | Sequence[Atoms] | Structures) -> HessianBlocks:
+        """The Hessian alone: one forward pass of the backbone, no backward pass.
+
+        Raises:
+            StructureError: a structure cannot be used.
+            BackboneError: the backbone does not know an element.
+        """
+        structures = self.structures(atoms)
+        return self.head(self.backbone.features(self.backbone.prepare(structures)), structures)
+
+    def energy_forces_hessian(
+        self, atoms: Atoms | Sequence[Atoms] | Structures, *, stress: bool = False
+    ) -> Prediction:
+        """Energy and forces of the backbone and the Hessian, all from one pass of the backbone.
+
+        Raises:
+            StructureError: a structure cannot be used.
+            BackboneError: the backbone does not know an element, or has no stress.
+        """
+        structures = self.structures(atoms)
+        found = self.backbone.evaluate(structures, stress=stress)
+        with torch.no_grad():
+            blocks = self.head(found.features, structures)
+        return Prediction(found.energy, found.forces, found.stress, blocks)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the head as a checkpoint: config.json, model.safetensors and a model card; nothing of the backbone.
+
+        Raises:
+            CheckpointError: the folder holds something else, or cannot be written.
+        """
+        source = self.backbone.source
+        config = CheckpointConfig(
+            hip_ext_version=version(),
+            dtype="float64" if next(self.head.parameters()).dtype == torch.float64 else "float32",
+            head=self.head.config,
+            backbone=BackboneRecord(
+                kind=source.kind,
+                name=source.name,
+                fingerprint=source.fingerprint,
+                options=dict(source.options),
+                parity=self.backbone.parity,
+                widths=self.backbone.widths,
+            ),
+            elements=self.elements,
+            training=self.training_record,
+            metrics=self.metrics,
+        )
+        write_checkpoint(folder, config, self.head, model_card(Path(folder).name, config))
+
+
+def attach_head(
+    backbone: str | Backbone,
+    config: HeadConfig | None = None,
+    *,
+    source: Any = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> HessianModel:
+    """Puts an untrained head on a backbone.
+
+    Args:
+        backbone: a registry name such as "mace", or a loaded backbone.
+        config: hyper-parameters of the head.
+        source: which model of that kind: a name, a file, a loaded module or calculator. A file in a framework's own
+            format may be a pickle, which runs code when it is read: name only files that you trust.
+        seed: of the head's initial weights.
+        device, dtype: as in `load_backbone`.
+        options: further options of the backbone, such as `head="…"` of a multi-head MACE.
+
+    Raises:
+        BackboneError: the backbone is unknown or cannot be loaded.
+        MissingDependencyError: its framework is not installed.
+    """
+    if isinstance(backbone, str):
+        backbone = load_backbone(backbone, source, device=device, dtype=dtype, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = HessianHead(backbone.widths, config)
+    return HessianModel(backbone, head.to(device=backbone.device, dtype=backbone.dtype).eval())
+
+
+def from_pretrained(
+    name: str | Path,
+    *,
+    backbone: Backbone | None = None,
+    trust_source: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> HessianModel:
+    """Loads a trained head together with the backbone that it was made for.
+
+    Args:
+        name: a folder, or the name of a checkpoint that ships with the package.
+        backbone: a loaded backbone to use; by default the one that the checkpoint names is loaded.
+        trust_source: allow a backbone that the checkpoint names by a file path to be read from that file, which is
+            a pickle and can run code.
+        device: by default the backbone's.
+        dtype: by default the checkpoint's.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is damaged, or the backbone is not the one it was made for.
+        BackboneError: the backbone cannot be loaded.
+        MissingDependencyError: its framework is not installed.
+    """
+    folder = _find_checkpoint(name)
+    config = read_config(folder)
+    head = read_head(folder, config)
+    record = config.backbone
+    if backbone is None:
+        backbone = _load_recorded(folder, record, trust_source, device)
+    if backbone.source.fingerprint != record.fingerprint or backbone.source.kind != record.kind:
+        raise CheckpointError(
+            f"{folder} was made for {record.kind} {record.name!r} (fingerprint {record.fingerprint[:12]}), "
+            f"found {backbone.source.kind} {backbone.source.name!r} ({backbone.source.fingerprint[:12]})"
+        )
+    if dict(backbone.source.options) != record.options:
+        raise CheckpointError(f"{folder} was made with {record.options}, the backbone has {dict(backbone.source.options)}")
+    dtype = dtype or getattr(torch, config.dtype)
+    backbone = backbone.to(device=device, dtype=dtype)
+    head = head.to(device=backbone.device, dtype=dtype)
+    return HessianModel(backbone, head, config.training, config.metrics, config.elements)
+
+
+def _find_checkpoint(name: str | Path) -> Path:
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    shipped = shipped_checkpoints()
+    if str(name) in shipped:
+        return checkpoints_folder() / str(name)
+    known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
+    raise CheckpointError(f"no checkpoint {str(name)!r}: not a folder, and {known}{did_you_mean(str(name), shipped)}")
+
+
+def _load_recorded(
+    folder: Path, record: BackboneRecord, trust_source: bool, device: torch.device | str | None
+) -> Backbone:
+    """The backbone that a checkpoint names; a name that is a path is a pickle that somebody else chose."""
+    is_name = record.name.replace("_", "").replace("-", "").replace(":", "").replace(".", "").isalnum()
+    if record.name in ("in-memory", "calculator") or (not (is_name and not Path(record.name).exists()) and not trust_source):
+        raise CheckpointError(
+            f"{folder} belongs to {record.kind} {record.name!r}, which is not a released model: "
+            f"pass backbone=load_backbone({record.kind!r}, ...), or trust_source=True to read that file"
+        )
+    return load_backbone(record.kind, record.name, device=device, **record.options)

@@ -1,0 +1,55 @@
+"""Where the catalogue and the checkpoints that ship with the package lie.
+
+In a wheel they are `hip_ext/_registry` and `hip_ext/_checkpoints`; in a source checkout, which an editable install
+points to, they are the folders `registry/` and `checkpoints/` beside the package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hip_ext.errors import HipExtError
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKPOINT_FILES = ("config.json", "model.safetensors")
+
+
+def registry_folder() -> Path:
+    """The folder of the catalogue, which holds `backbones.yaml`.
+
+    Raises:
+        HipExtError: the installation lacks it.
+    """
+    return _folder("registry")
+
+
+def checkpoints_folder() -> Path:
+    """The folder of the checkpoints that ship, one sub-folder each, laid out as a Hub repository.
+
+    Raises:
+        HipExtError: the installation lacks it.
+    """
+    return _folder("checkpoints")
+
+
+def shipped_checkpoints() -> list[str]:
+    """Names of the checkpoints that ship, in alphabetical order.
+
+    A checkpoint is a sub-folder that has both `config.json` and `model.safetensors`; its name is the folder's name.
+
+    Raises:
+        HipExtError: the installation lacks the folder of checkpoints.
+    """
+    folders = (path for path in checkpoints_folder().iterdir() if path.is_dir())
+    return sorted(path.name for path in folders if all((path / file).is_file() for file in CHECKPOINT_FILES))
+
+
+def _folder(name: str) -> Path:
+    packaged = PACKAGE / f"_{name}"
+    if packaged.is_dir():
+        return packaged
+    root = PACKAGE.parent
+    # In site-packages a folder of this name would be somebody else's; only a checkout has a pyproject.toml beside it.
+    if (root / "pyproject.toml").is_file() and (root / name).is_dir():
+        return root / name
+    raise HipExtError(f"this installation of hip-ext has no {name} folder: looked for {packaged}; install it again")

@@ -1,0 +1,77 @@
+"""Everything that decides how a head is distilled; the same object in code, in YAML and in a run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hip_ext.errors import ConfigError
+from hip_ext.head import HeadConfig
+from hip_ext.suggest import did_you_mean
+
+
+class LabelConfig(BaseModel):
+    """How structures are made from molecules and which rows of their Hessians are computed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int = Field(3, ge=1, description="atoms per structure whose Hessian rows are computed")
+    relaxed: float = Field(0.3, ge=0, le=1, description="share of structures near a minimum of the backbone")
+    relax_steps: int = Field(15, ge=0, description="FIRE steps towards that minimum")
+    shard: int = Field(32, ge=1, description="structures per file")
+    held_out: float = Field(0.04, gt=0, lt=1, description="share of molecules that is never trained on")
+    held_out_most: int = Field(192, ge=1, description="at most so many held-out molecules get full Hessians")
+    seed: int = 0
+
+
+class TrainConfig(BaseModel):
+    """The optimiser and its schedule."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(16000, ge=1, description="optimiser steps")
+    batch: int = Field(16, ge=1, description="structures per step")
+    learning_rate: float = Field(4e-3, gt=0)
+    warmup: int = Field(200, ge=0, description="steps over which the learning rate rises")
+    decay: float = Field(0.6, gt=0, le=1, description="last share of the steps, over which it falls to zero")
+    weight_decay: float = Field(1e-4, ge=0)
+    clip: float = Field(10.0, gt=0, description="largest norm of the gradient")
+    average: float = Field(0.999, ge=0, lt=1, description="decay of the running average of the weights, which is kept")
+    evaluate_every: int = Field(1000, ge=1, description="steps between held-out evaluations and checkpoints")
+    seed: int = 0
+
+
+class DistillConfig(BaseModel):
+    """A distillation run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field("so3lr", description="registry name")
+    source: str | None = Field(None, description="which model of that kind; None: the adapter's default")
+    labels: LabelConfig = LabelConfig()
+    head: HeadConfig = HeadConfig()
+    train: TrainConfig = TrainConfig()
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> DistillConfig:
+        """Reads a recipe.
+
+        Raises:
+            ConfigError: the file cannot be read, has an unknown key, or a value out of range.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read the recipe {path}: {str(error).splitlines()[0]}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} is not a recipe: expected keys such as 'backbone' and 'train'")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            known = {*cls.model_fields, *LabelConfig.model_fields, *TrainConfig.model_fields, *HeadConfig.model_fields}
+            hint = did_you_mean(str(first["loc"][-1]), known) if first["type"] == "extra_forbidden" else ""
+            raise ConfigError(f"{path}: {key}: {first['msg']}{hint}") from None

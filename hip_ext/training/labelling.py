@@ -1,0 +1,126 @@
+"""From molecules to label shards: the first half of a distillation, shard by shard, so that it can be stopped anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from hip_ext.backbones.base import Backbone
+from hip_ext.data.geometries import distort, embed, rattle
+from hip_ext.data.labels import label, relax_roughly
+from hip_ext.data.molecules import formula, split_key
+from hip_ext.data.store import write_shard
+from hip_ext.errors import DataError, HipExtError
+from hip_ext.training.config import LabelConfig
+
+COMPLETE = 1 << 16
+"""As many rows as a structure has."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sources of structures to train on and to hold out: SMILES strings or structures."""
+
+    train: list[str | Atoms]
+    held_out: list[str | Atoms]
+
+
+def split_sources(sources: Sequence[str | Atoms], config: LabelConfig) -> Split:
+    """Holds out whole ring scaffolds (sum formulas for chains and given structures), then their sum formulas.
+
+    No molecule of the training part shares its scaffold or its sum formula with a held-out one.
+
+    Raises:
+        DataError: one of the two parts came out empty.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, source in enumerate(sources):
+        groups.setdefault(_group(source), []).append(index)
+    names = sorted(groups)
+    np.random.default_rng(config.seed).shuffle(names)
+    target = min(config.held_out * len(sources), config.held_out_most)
+    held_out: list[int] = []
+    for name in names:
+        # A scaffold as common as benzene would swallow the whole share: leave those to the training part.
+        if len(held_out) < target and len(groups[name]) <= max(1, target / 10):
+            held_out += groups[name]
+    formulas = {_formula(sources[index]) for index in held_out}
+    out = set(held_out)
+    kept = [index for index in range(len(sources)) if index not in out and _formula(sources[index]) not in formulas]
+    if not kept or not held_out:
+        raise DataError(f"{len(sources)} structures are too few to hold some out: give at least two different molecules")
+    np.random.default_rng([config.seed, 1]).shuffle(kept)
+    return Split([sources[index] for index in kept], [sources[index] for index in held_out])
+
+
+def label_shards(
+    backbone: Backbone,
+    sources: Sequence[str | Atoms],
+    folder: Path,
+    config: LabelConfig,
+    rows: int,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Path]:
+    """Labels all sources into `folder`, leaving out the shards that are there already.
+
+    Molecules that cannot be embedded, or that the backbone refuses, are left out; given structures are used as they
+    are. What is drawn for a shard depends on the sum of the seed and the number of the shard only.
+
+    Returns:
+        The shards, in order.
+    """
+    shards = []
+    for number, start in enumerate(range(0, len(sources), config.shard)):
+        path = folder / f"shard-{number:05d}.safetensors"
+        part = sources[start : start + config.shard]
+        if not path.exists():
+            seed = config.seed + number
+            rng = np.random.default_rng(seed)
+            structures = _structures(backbone, part, config, rng, seed)
+            chosen = [rng.permutation(len(a))[: rows if len(a) > 4 else len(a)] for a in structures]
+            records = label(backbone, structures, chosen) if structures else []
+            if not records:
+                report(len(part))
+                continue
+            write_shard(path, records)
+        shards.append(path)
+        report(len(part))
+    return shards
+
+
+def _structures(
+    backbone: Backbone, part: Sequence[str | Atoms], config: LabelConfig, rng: np.random.Generator, seed: int
+) -> list[Atoms]:
+    """Molecules in random states, some of them near a minimum of the backbone; given structures as they are."""
+    molecules, given = [], []
+    for source in part:
+        if isinstance(source, Atoms):
+            given.append(source)
+            continue
+        try:
+            molecules.append(embed(source, seed=seed))
+        except HipExtError:
+            continue
+    near = rng.random(len(molecules)) < config.relaxed
+    structures = [
+        molecule if is_near else distort(molecule, rng) for molecule, is_near in zip(molecules, near, strict=True)
+    ]
+    chosen = np.flatnonzero(near)
+    if len(chosen):
+        relaxed = relax_roughly(backbone, [molecules[index] for index in chosen], config.relax_steps)
+        for index, molecule in zip(chosen, relaxed, strict=True):
+            structures[index] = rattle(molecule, rng, float(rng.choice((0.0, 0.005, 0.02))))
+            structures[index].info["distortion"] = "relaxed"
+    return [atoms for atoms in structures + given if set(atoms.numbers.tolist()) <= backbone.elements]
+
+
+def _group(source: str | Atoms) -> str:
+    return split_key(source) if isinstance(source, str) else _formula(source)
+
+
+def _formula(source: str | Atoms) -> str:
+    return formula(source) if isinstance(source, str) else source.get_chemical_formula()

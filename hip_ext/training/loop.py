@@ -1,0 +1,153 @@
+"""The training loop: per-structure mean absolute error, AdamW, a running average of the weights, exact resume.
+
+The order of the examples, the learning rate and everything else at a step follow from the configuration and the number
+of the step alone, so that a run that was stopped and resumed ends where an undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hip_ext.atomic import atomic_path, write_text
+from hip_ext.errors import DataError
+from hip_ext.features import NodeFeatures
+from hip_ext.head import HessianHead
+from hip_ext.training.config import TrainConfig
+from hip_ext.training.dataset import Example, collate, row_errors, sample_block_sizes
+
+NORMALISATION_SAMPLE = 800
+
+
+def train(
+    head: HessianHead,
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    config: TrainConfig,
+    folder: Path,
+    report: Callable[[int, float, float], None] = lambda step, loss, rate: None,
+) -> list[dict[str, float]]:
+    """Trains a head on cached features, or goes on where `folder` says a run was stopped.
+
+    Args:
+        head: changed in place; ends with the averaged weights.
+        examples: to train on.
+        held_out: of molecules that are not among the examples; evaluated every `config.evaluate_every` steps.
+        config: optimiser and schedule.
+        folder: gets `state.pt` (for resuming) and `curve.json` (step, training loss, held-out MAE in eV/Å²).
+        report: called after each step with the step, its loss and the learning rate.
+
+    Returns:
+        The learning curve.
+
+    Raises:
+        DataError: there is nothing to train on, or the loss stopped being a finite number.
+    """
+    if not examples or not held_out:
+        raise DataError(f"nothing to train on: {len(examples)} examples, {len(held_out)} held out")
+    optimiser = torch.optim.AdamW(
+        head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+    )
+    state_file = folder / "state.pt"
+    step, curve = 0, []
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        head.load_state_dict(state["head"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, step, curve = state["average"], state["step"], state["curve"]
+    else:
+        torch.manual_seed(config.seed)
+        fit_normalisation(head, examples, config.seed)
+        average = {name: value.clone() for name, value in head.state_dict().items()}
+    losses: list[float] = []
+    head.train()
+    while step < config.steps:
+        rate = learning_rate(step, config)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        batch = [examples[k] for k in _batch_indices(step, len(examples), config)]
+        loss = batch_loss(head, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(head.parameters(), config.clip)
+        if not bool(torch.isfinite(norm)):
+            raise DataError(f"training broke down at step {step}: loss {float(loss):.3g}, gradient norm {float(norm):.3g}")
+        optimiser.step()
+        step += 1
+        _update_average(average, head, min(config.average, step / (step + 20)))
+        losses.append(float(loss.detach()))
+        report(step, losses[-1], rate)
+        if step % config.evaluate_every == 0 or step == config.steps:
+            entry = {"step": step, "train_mae": float(np.mean(losses)), "held_out_mae": _averaged_mae(head, average, held_out)}
+            curve.append(entry)
+            losses.clear()
+            state = {"head": head.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+            with atomic_path(state_file) as temporary:
+                torch.save({**state, "step": step, "curve": curve}, temporary)
+            write_text(folder / "curve.json", json.dumps(curve, indent=1))
+    head.load_state_dict(average)
+    head.eval()
+    return curve
+
+
+def batch_loss(head: HessianHead, batch: Sequence[Example]) -> Tensor:
+    """Mean over structures of the mean absolute error of their labelled rows, eV/Å²."""
+    structures, features = collate(batch)
+    return torch.stack([error.abs().mean() for error in row_errors(head(features, structures), batch)]).mean()
+
+
+@torch.no_grad()
+def mean_absolute_error(head: HessianHead, examples: Sequence[Example], batch: int = 16) -> float:
+    """Mean over structures of the mean absolute error of their labelled rows, eV/Å², without gradients."""
+    losses = [float(batch_loss(head, examples[k : k + batch])) * len(examples[k : k + batch]) for k in range(0, len(examples), batch)]
+    return sum(losses) / len(examples)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear rise, a plateau, and half a cosine down to zero over the last share of the steps."""
+    rise = min(1.0, (step + 1) / max(config.warmup, 1))
+    start = config.steps * (1 - config.decay)
+    fall = max(0.0, (step - start) / (config.steps - start))
+    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def fit_normalisation(head: HessianHead, examples: Sequence[Example], seed: int) -> None:
+    """Sets the head's feature scales and block sizes from a sample of the examples."""
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:NORMALISATION_SAMPLE]
+    sample = [examples[k] for k in chosen]
+    parts = [e.features for e in sample]
+    joined = [torch.cat([getattr(f, name) for f in parts]) for name in ("scalars", "vectors", "tensors")]
+    head.fit_normalisation(NodeFeatures(*joined, parity=parts[0].parity))
+    head.block_scale.fit(*sample_block_sizes(sample))
+
+
+def _batch_indices(step: int, count: int, config: TrainConfig) -> list[int]:
+    """The examples of a step: consecutive places in a permutation that changes from pass to pass."""
+    places = range(step * config.batch, (step + 1) * config.batch)
+    indices = []
+    for epoch in sorted({place // count for place in places}):
+        order = np.random.default_rng([config.seed, epoch]).permutation(count)
+        indices += [int(order[place % count]) for place in places if place // count == epoch]
+    return indices
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], head: HessianHead, decay: float) -> None:
+    for name, value in head.state_dict().items():
+        average[name].lerp_(value, 1 - decay)
+
+
+def _averaged_mae(head: HessianHead, average: dict[str, Tensor], held_out: Sequence[Example]) -> float:
+    """Held-out error of the averaged weights; the head's own come back afterwards."""
+    own: dict[str, Any] = {name: value.clone() for name, value in head.state_dict().items()}
+    head.load_state_dict(average)
+    error = mean_absolute_error(head, held_out)
+    head.load_state_dict(own)
+    return error
