@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +39,7 @@ class HessianBlocks:
     def sizes(self) -> list[int]:
         """Atoms of each structure."""
         bounds: list[int] = self.ptr.tolist()
-        return [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [b - a for a, b in pairwise(bounds)]
 
     def dense(self) -> Tensor:
         """The symmetric matrix of one structure, [3N, 3N]; for a batch see `dense_list`.
@@ -104,9 +105,17 @@ class HessianBlocks:
         corner = offset[system[row]] + 3 * (row - start) * width + 3 * (column - start)
         step = torch.arange(3, device=self.ptr.device)
         place = corner[:, None, None] + step[None, :, None] * width[:, None, None] + step
-        values = torch.cat((self.diagonal, self.pair, self.pair.transpose(1, 2)))
+        values = self._values()
         flat = values.new_zeros(sum(9 * n * n for n in self.sizes)).index_add(0, place.flatten(), values.flatten())
         return list(flat.split([9 * n * n for n in self.sizes]))
+
+    def _values(self) -> Tensor:
+        """The diagonal, the pairs and the reversed pairs, [N + 2P, 3, 3]."""
+        # An atom's pair with its own image comes as the symmetric half of itself and its reverse: added to one block
+        # in any order, such terms leave it symmetric to the last digit.
+        own = (self.graph.first == self.graph.second)[:, None, None]
+        pair = torch.where(own, (self.pair + self.pair.transpose(1, 2)) / 2, self.pair)
+        return torch.cat((self.diagonal, pair, pair.transpose(1, 2)))
 
     def _compressed_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row pointers, columns and values of the block matrix, images of a pair summed, sorted by row and column."""
@@ -114,7 +123,7 @@ class HessianBlocks:
         atoms = torch.arange(n, device=self.ptr.device)
         i, j = self.graph.first, self.graph.second
         key = torch.cat((atoms, i, j)) * n + torch.cat((atoms, j, i))
-        values = torch.cat((self.diagonal, self.pair, self.pair.transpose(1, 2)))
+        values = self._values()
         unique, inverse = torch.unique(key, return_inverse=True)
         summed = values.new_zeros(len(unique), 3, 3).index_add(0, inverse, values)
         counts = torch.bincount(unique // n, minlength=n)

@@ -7,6 +7,7 @@ for reflections, so that every vector is polar and every tensor is even.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,16 @@ class NodeFeatures:
         parts = (self.scalars, self.vectors, self.tensors)
         scalars, vectors, tensors = (x.to(*args, **kwargs) for x in parts)  # type: ignore[call-overload]
         return NodeFeatures(scalars, vectors, tensors, self.parity)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[NodeFeatures]) -> NodeFeatures:
+        """The features of several batches, one after the other."""
+        return cls(
+            torch.cat([part.scalars for part in parts]),
+            torch.cat([part.vectors for part in parts]),
+            torch.cat([part.tensors for part in parts]),
+            parts[0].parity,
+        )
 
     def detach(self) -> NodeFeatures:
         """The same features, cut from the graph that made them."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hip_ext.blocks import HessianBlocks
 from hip_ext.errors import ConfigError
 from hip_ext.features import NodeFeatures, Widths
-from hip_ext.latent import curvature_blocks, find_triplets
+from hip_ext.latent import curvature_blocks, find_triplets, torque_free
 from hip_ext.messages import Edges, MessageLayer, NodeState
 from hip_ext.pairs import pair_graph
 from hip_ext.radial import BlockScale, envelope
@@ -117,7 +117,9 @@ class HessianHead(nn.Module):
         fade = envelope(near.distance, cutoff)
         weight = fade * self.block_scale(near.distance)
         two_body = without_remainder(self.blocks(pairs) * weight[:, None, None], weight, near, structures.ptr)
-        gradients = self.gradients(pairs) * fade.repeat(2)[:, None, None]
+        fade = fade.repeat(2)
+        gradients = self.gradients(pairs) * fade[:, None, None]
+        gradients = torque_free(gradients, vector, fade / distance**4, centre, structures.num_atoms)
         triplets = find_triplets(graph, centre, neighbour, shift, structures.num_atoms)
         pair = curvature_blocks(gradients, self.curvature(state.scalars), triplets, len(graph.first))
         return with_acoustic_diagonal(pair.index_add(0, rows, two_body), graph, structures.ptr)

@@ -16,7 +16,7 @@ from hip_ext.radial import GaussianBasis, envelope
 
 @dataclass(frozen=True)
 class NodeState:
-    """The head's own node features: s [N, S], v [N, 3, C], T [N, 3, 3, C]; channels last, so that mixing is a matmul."""
+    """The head's own node features: s [N, S], v [N, 3, C], T [N, 3, 3, C]; channels last: mixing is a matmul."""
 
     scalars: Tensor
     vectors: Tensor
@@ -42,9 +42,8 @@ def symmetric_traceless(matrix: Tensor) -> Tensor:
 
 
 def turn(tensors: Tensor, vector: Tensor) -> Tensor:
-    """T r for symmetric T [E, 3, 3, C] and r [E, 3], as rᵀ T so that no copy is made, [E, 3, C]."""
-    edges, channels = tensors.shape[0], tensors.shape[3]
-    return (vector[:, None] @ tensors.reshape(edges, 3, 3 * channels)).view(edges, 3, channels)
+    """T r for symmetric T [E, 3, 3, C] and r [E, 3], as rᵀ T because the sum is faster that way, [E, 3, C]."""
+    return (tensors * vector[:, :, None, None]).sum(1)
 
 
 class MessageLayer(nn.Module):
@@ -81,18 +80,22 @@ class MessageLayer(nn.Module):
     def _gather(self, state: NodeState, edges: Edges) -> NodeState:
         s, v, t = state.scalars, state.vectors, state.tensors
         i, j, unit = edges.centre, edges.neighbour, edges.unit
-        hidden = nn.functional.silu(
-            self.from_centre(s)[i] + self.from_neighbour(s)[j] + self.from_distance(self.radial(edges.distance))
-        )
-        weight = self.filter(hidden) * (envelope(edges.distance, self.cutoff) * self.scale)[:, None]
-        scalar, along, carry_v, turned, across, carry_t, mixed = weight.split(self.sizes, dim=1)
-        vj, tj = v[j], t[j]
+        scalar, along, carry_v, turned, across, carry_t, mixed = self._weights(s, edges).split(self.sizes, dim=1)
+        vj, tj = v.index_select(0, j), t.index_select(0, j)
         vectors = along[:, None] * unit[:, :, None] + carry_v[:, None] * vj + turned[:, None] * turn(tj, unit)
         # Both tensor products with r̂ share one outer product: (a r̂ + b v_j) ⊗ r̂. T_j is symmetric and traceless
         # already, so it may go through the projection with them.
         outer = (across[:, None] * unit[:, :, None] + mixed[:, None] * vj)[:, :, None] * unit[:, None, :, None]
-        tensors = torch.zeros_like(t).index_add(0, i, outer + carry_t[:, None, None] * tj)
+        tensors = torch.zeros_like(t).index_add(0, i, outer.addcmul_(carry_t[:, None, None], tj))
         return NodeState(s.index_add(0, i, scalar), v.index_add(0, i, vectors), t + symmetric_traceless(tensors))
+
+    def _weights(self, scalars: Tensor, edges: Edges) -> Tensor:
+        """The learned factor of every term of every message, [E, S + 6C]."""
+        # `index_select` takes rows several times faster than an index in brackets does.
+        hidden = self.from_centre(scalars).index_select(0, edges.centre)
+        hidden = hidden + self.from_neighbour(scalars).index_select(0, edges.neighbour)
+        hidden = nn.functional.silu(hidden + self.from_distance(self.radial(edges.distance)))
+        return self.filter(hidden) * (envelope(edges.distance, self.cutoff) * self.scale)[:, None]
 
     def _update(self, state: NodeState) -> NodeState:
         s, v, t = state.scalars, state.vectors, state.tensors

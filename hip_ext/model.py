@@ -1,12 +1,13 @@
 """A backbone with a Hessian head: how users get one, run it, and keep it.
 
-    model = attach_head("mace", source="my.model")      # an untrained head on a model of yours
-    model = from_pretrained("hip-so3lr-organic")         # a trained head and the backbone that it belongs to
-    prediction = model.energy_forces_hessian(atoms)      # one structure or many
+model = attach_head("mace", source="my.model")      # an untrained head on a model of yours
+model = from_pretrained("hip-so3lr-organic")         # a trained head and the backbone that it belongs to
+prediction = model.energy_forces_hessian(atoms)      # one structure or many
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from hip_ext.backbones import Backbone, load_backbone
 from hip_ext.blocks import HessianBlocks
 from hip_ext.card import model_card
-from hip_ext.checkpoint import BackboneRecord, CheckpointConfig, read_config, read_head, write_checkpoint
-from hip_ext.errors import CheckpointError
+from hip_ext.checkpoint import BackboneRecord, CheckpointConfig, new_head, read_config, read_head, write_checkpoint
+from hip_ext.errors import BackboneError, CheckpointError, HipExtError
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.shipped import checkpoints_folder, shipped_checkpoints
 from hip_ext.structures import Structures
@@ -100,9 +101,7 @@ class HessianModel(nn.Module):
         structures = self.structures(atoms)
         return self.head(self.backbone.features(self.backbone.prepare(structures)), structures)
 
-    def energy_forces_hessian(
-        self, atoms: Atoms | Sequence[Atoms] | Structures, *, stress: bool = False
-    ) -> Prediction:
+    def energy_forces_hessian(self, atoms: Atoms | Sequence[Atoms] | Structures, *, stress: bool = False) -> Prediction:
         """Energy and forces of the backbone and the Hessian, all from one pass of the backbone.
 
         Raises:
@@ -138,7 +137,7 @@ class HessianModel(nn.Module):
             training=self.training_record,
             metrics=self.metrics,
         )
-        write_checkpoint(folder, config, self.head, model_card(Path(folder).name, config))
+        write_checkpoint(folder, config, self.head, model_card(Path(folder).resolve().name, config))
 
 
 def attach_head(
@@ -159,18 +158,26 @@ def attach_head(
         source: which model of that kind: a name, a file, a loaded module or calculator. A file in a framework's own
             format may be a pickle, which runs code when it is read: name only files that you trust.
         seed: of the head's initial weights.
-        device, dtype: as in `load_backbone`.
+        device: as in `load_backbone`, like the rest of what loads a backbone by name.
+        dtype: as in `load_backbone`.
         options: further options of the backbone, such as `head="…"` of a multi-head MACE.
 
     Raises:
-        BackboneError: the backbone is unknown or cannot be loaded.
+        BackboneError: the backbone is unknown, cannot be loaded, or is loaded already and cannot take these arguments.
         MissingDependencyError: its framework is not installed.
     """
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, source, device=device, dtype=dtype, **options)
+    elif not isinstance(backbone, Backbone):
+        found = type(backbone).__name__
+        raise BackboneError(
+            f"a registry name or a Backbone expected, found {found}: give a model as attach_head('mace', source=model)"
+        )
+    elif options or any(given is not None for given in (source, device, dtype)):
+        raise BackboneError("source, device, dtype and options are for loading: this backbone is loaded already")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = HessianHead(backbone.widths, config)
+        head = new_head(backbone.widths, config)
     return HessianModel(backbone, head.to(device=backbone.device, dtype=backbone.dtype).eval())
 
 
@@ -186,11 +193,12 @@ def from_pretrained(
 
     Args:
         name: a folder, or the name of a checkpoint that ships with the package.
-        backbone: a loaded backbone to use; by default the one that the checkpoint names is loaded.
+        backbone: a loaded backbone to use, whose device and dtype the head follows; by default the one that the
+            checkpoint names is loaded.
         trust_source: allow a backbone that the checkpoint names by a file path to be read from that file, which is
             a pickle and can run code.
-        device: by default the backbone's.
-        dtype: by default the checkpoint's.
+        device: of a backbone that is loaded here; by default where it is.
+        dtype: of a backbone that is loaded here; by default the checkpoint's.
 
     Raises:
         CheckpointError: there is no such checkpoint, it is damaged, or the backbone is not the one it was made for.
@@ -202,17 +210,17 @@ def from_pretrained(
     head = read_head(folder, config)
     record = config.backbone
     if backbone is None:
-        backbone = _load_recorded(folder, record, trust_source, device)
+        backbone = _load_recorded(folder, record, trust_source, device, dtype or getattr(torch, config.dtype))
     if backbone.source.fingerprint != record.fingerprint or backbone.source.kind != record.kind:
         raise CheckpointError(
             f"{folder} was made for {record.kind} {record.name!r} (fingerprint {record.fingerprint[:12]}), "
             f"found {backbone.source.kind} {backbone.source.name!r} ({backbone.source.fingerprint[:12]})"
         )
     if dict(backbone.source.options) != record.options:
-        raise CheckpointError(f"{folder} was made with {record.options}, the backbone has {dict(backbone.source.options)}")
-    dtype = dtype or getattr(torch, config.dtype)
-    backbone = backbone.to(device=device, dtype=dtype)
-    head = head.to(device=backbone.device, dtype=dtype)
+        raise CheckpointError(
+            f"{folder} was made with {record.options}, the backbone has {dict(backbone.source.options)}"
+        )
+    head = head.to(device=backbone.device, dtype=backbone.dtype)
     return HessianModel(backbone, head, config.training, config.metrics, config.elements)
 
 
@@ -228,13 +236,26 @@ def _find_checkpoint(name: str | Path) -> Path:
 
 
 def _load_recorded(
-    folder: Path, record: BackboneRecord, trust_source: bool, device: torch.device | str | None
+    folder: Path,
+    record: BackboneRecord,
+    trust_source: bool,
+    device: torch.device | str | None,
+    dtype: torch.dtype,
 ) -> Backbone:
     """The backbone that a checkpoint names; a name that is a path is a pickle that somebody else chose."""
-    is_name = record.name.replace("_", "").replace("-", "").replace(":", "").replace(".", "").isalnum()
-    if record.name in ("in-memory", "calculator") or (not (is_name and not Path(record.name).exists()) and not trust_source):
+    has_name = record.name not in ("in-memory", "calculator")
+    released = re.fullmatch(r"[A-Za-z0-9_.:-]+", record.name) and not Path(record.name).is_file()
+    if not has_name or not (released or trust_source):
+        trust = ", or trust_source=True to read that file, which can run code" if has_name else ""
         raise CheckpointError(
             f"{folder} belongs to {record.kind} {record.name!r}, which is not a released model: "
-            f"pass backbone=load_backbone({record.kind!r}, ...), or trust_source=True to read that file"
+            f"pass backbone=load_backbone({record.kind!r}, ...){trust}"
         )
-    return load_backbone(record.kind, record.name, device=device, **record.options)
+    try:
+        return load_backbone(record.kind, record.name, device=device, dtype=dtype, **record.options)
+    except HipExtError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} has backbone options that cannot be used: {record.options} ({error})"
+        ) from None

@@ -19,9 +19,12 @@ def envelope(distance: Tensor, cutoff: float, power: int = 6) -> Tensor:
     if math.isinf(cutoff):
         return torch.ones_like(distance)
     x = (distance / cutoff).clamp(max=1.0)
-    p = power
-    rise = (p + 1) * (p + 2) / 2 * x**p - p * (p + 2) * x ** (p + 1) + p * (p + 1) / 2 * x ** (p + 2)
-    return 1.0 - rise
+    # The same polynomial as in the paper with its threefold zero taken out, Σ_k<p (k+1)(k+2)/2 xᵏ being what is left:
+    # near the cutoff the expanded form loses all its digits and can turn negative, which no weight may be.
+    rest = torch.zeros_like(x)
+    for k in reversed(range(power)):
+        rest = rest * x + (k + 1) * (k + 2) / 2
+    return (1.0 - x) ** 3 * rest
 
 
 class GaussianBasis(nn.Module):
@@ -42,7 +45,8 @@ class GaussianBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """[P] distances in Å to [P, size]."""
-        return torch.exp(-0.5 * ((distance[:, None] - self.centres) / self.width) ** 2)
+        offset = distance[:, None] - self.centres
+        return torch.exp(offset * offset * (-0.5 / self.width**2))
 
 
 class BlockScale(nn.Module):
@@ -81,5 +85,6 @@ class BlockScale(nn.Module):
         total = torch.zeros_like(self.grid).index_add(0, index, (block_norm / 3).to(self.grid.dtype) ** 2)
         count = torch.zeros_like(self.grid).index_add(0, index, torch.ones_like(block_norm, dtype=self.grid.dtype))
         filled = torch.nonzero(count > 0).squeeze(1)
-        nearest = filled[(torch.arange(len(self.grid))[:, None] - filled[None, :]).abs().argmin(dim=1)]
+        bins = torch.arange(len(self.grid), device=self.grid.device)
+        nearest = filled[(bins[:, None] - filled[None, :]).abs().argmin(dim=1)]
         self.log_scale.copy_(torch.log((total / count.clamp(min=1))[nearest].sqrt().clamp(min=1e-4)))

@@ -66,7 +66,7 @@ class PairEncoder(nn.Module):
         i, j = graph.first, graph.second
         unit = graph.vector / graph.distance[:, None]
         v, t = self.reduce_vectors(state.vectors), self.reduce_tensors(state.tensors)
-        vi, vj, ti, tj = v[i], v[j], t[i], t[j]
+        vi, vj, ti, tj = v.index_select(0, i), v.index_select(0, j), t.index_select(0, i), t.index_select(0, j)
         turned_i, turned_j = turn(ti, unit), turn(tj, unit)
         along = unit[:, :, None]
         a, b = (vi * along).sum(1), (vj * along).sum(1)
@@ -75,7 +75,7 @@ class PairEncoder(nn.Module):
         # Seen from the other atom r̂ changes its sign, and with it every product with one r̂.
         invariants = torch.cat((torch.cat((a, b, p, q, *shared), 1), torch.cat((-b, -a, q, p, *shared), 1)))
         left, right = self.from_first(state.scalars), self.from_second(state.scalars)
-        nodes = torch.cat((left[i] + right[j], left[j] + right[i]))
+        nodes = left.index_select(0, torch.cat((i, j))) + right.index_select(0, torch.cat((j, i)))
         radial = self.from_distance(self.radial(graph.distance)).repeat(2, 1)
         hidden = nn.functional.silu(nodes + radial + self.from_invariants(invariants))
         hidden = hidden + nn.functional.silu(self.deepen(hidden))
@@ -133,7 +133,7 @@ class LatentGradients(nn.Module):
         self.mix = nn.Linear(4 * reduced, coordinates, bias=False)
 
     def forward(self, pairs: PairState) -> Tensor:
-        """g on every directed pair, first all from their first atom, then from their second, [2P, 3, coordinates]."""
+        """The g of every directed pair, all from the first atom, then all from the second, [2P, 3, coordinates]."""
         along, weights = self.coefficients(pairs.hidden).split(self.sizes, dim=1)
         unit = pairs.unit
         vi, vj, ti, tj = pairs.vectors.chunk(4, dim=2)

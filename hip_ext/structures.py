@@ -83,7 +83,7 @@ class Structures:
             StructureError: a structure is empty, not finite, has a dummy element, a periodic
                 direction without a lattice vector, or a charge or spin that no electron count allows.
         """
-        many = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+        many = [atoms] if isinstance(atoms, Atoms) or not isinstance(atoms, Sequence) else list(atoms)
         if not many:
             raise StructureError("no structure given: expected at least one ase.Atoms")
         for index, one in enumerate(many):
@@ -121,6 +121,8 @@ def unpaired_electrons(atoms: Atoms) -> float:
 
 
 def _check(atoms: Atoms, name: str) -> None:
+    if not isinstance(atoms, Atoms):
+        raise StructureError(f"{name} is not an ase.Atoms but a {type(atoms).__name__}: read files with ase.io.read")
     if len(atoms) == 0:
         raise StructureError(f"{name} is empty: it has no atoms")
     if not np.isfinite(atoms.positions).all():
@@ -141,13 +143,13 @@ def _check_electrons(atoms: Atoms, name: str) -> None:
         charge, unpaired = total_charge(atoms), unpaired_electrons(atoms)
     except (TypeError, ValueError) as error:
         raise StructureError(f"{name} has a charge or spin that is not a number: {error}") from None
-    if charge != round(charge) or unpaired != round(unpaired) or unpaired < 0:
+    if not charge.is_integer() or not unpaired.is_integer() or unpaired < 0:
         found = f"charge {charge} and {unpaired} unpaired electrons"
         raise StructureError(f"{name} needs a whole charge and a whole number of unpaired electrons, found {found}")
     electrons = int(atoms.numbers.sum() - charge)
     if electrons < 0:
         raise StructureError(f"{name} has charge {charge:+.0f} but only {atoms.numbers.sum()} electrons to lose")
     stated = {"total_spin", "multiplicity", "spin"} & set(atoms.info)
-    if stated and unpaired > 0 and (electrons - int(unpaired)) % 2:
+    if stated and unpaired > 0 and (unpaired > electrons or (electrons - int(unpaired)) % 2):
         found = f"{electrons} electrons, which cannot leave {unpaired:.0f} unpaired"
         raise StructureError(f"{name} has {found}: check charge and spin")

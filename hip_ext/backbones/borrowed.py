@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,24 @@ def outputs_of(modules: Iterable[nn.Module]) -> Iterator[list[Any]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def ended_by(module: nn.Module) -> Iterator[None]:
+    """Ends the block as soon as `module` has returned, so that nothing is computed which nobody reads."""
+
+    class Ended(Exception):
+        pass
+
+    def end(module: nn.Module, args: object, output: Any) -> None:
+        raise Ended
+
+    hook = module.register_forward_hook(end)
+    try:
+        with suppress(Ended):
+            yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -7,15 +7,17 @@ from torch import nn
 
 
 def fingerprint(model: nn.Module) -> str:
-    """sha256 over the names, types, shapes and bytes of a model's parameters and buffers, in the order of names.
+    """sha256 over the names, shapes and values of a model's parameters and buffers, in the order of names.
 
-    It does not depend on the device, on hooks, or on how the file was written; it does depend on the dtype, since a
-    float32 and a float64 copy of a model give different numbers.
+    Real numbers are rounded to float32 first, so that a model and its float64 copy are one and the same; device,
+    hooks, and how the file was written make no difference either.
     """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if not isinstance(value, torch.Tensor):
             continue
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        stored = value.detach().cpu()
+        stored = stored.float() if stored.is_floating_point() else stored
+        digest.update(f"{name}|{stored.dtype}|{tuple(stored.shape)}|".encode())
+        digest.update(stored.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator
 from torch import Tensor
 
 from hip_ext.backbones.base import Backbone, BackboneSource, Evaluation
-from hip_ext.backbones.borrowed import converted, outputs_of, untouched, usable_device
+from hip_ext.backbones.borrowed import converted, ended_by, outputs_of, untouched, usable_device
 from hip_ext.backbones.fingerprint import fingerprint
 from hip_ext.backbones.graphs import boxed_cell, directed_edges
 from hip_ext.backbones.mace_messages import MessageLayout
@@ -119,8 +119,8 @@ class MACEBackbone(Backbone):
         return self.model(dict(inputs), compute_force=False)["energy"]
 
     def features(self, inputs: dict[str, Tensor]) -> NodeFeatures:
-        """The messages of all layers, from one forward pass."""
-        with outputs_of(self.model.interactions) as outputs:
+        """The messages of all layers, from one forward pass that ends with the last of them."""
+        with outputs_of(self.model.interactions) as outputs, ended_by(self.model.interactions[-1]):
             self.model(dict(inputs), compute_force=False)
         return self._collect(outputs)
 

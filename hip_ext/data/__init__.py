@@ -1,0 +1,1 @@
+"""Molecules, geometries, and labels: what a head learns from."""

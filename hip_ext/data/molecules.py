@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from rdkit import Chem
 
 FRAGMENTS = (
-    "C CC C=C C#C CCC CC=C C=CC=C C1CC1 C1CCC1 C1CCCC1 C1CCCCC1 C1=CCCCC1 c1ccccc1 c1ccncc1 c1cncnc1 c1ccoc1 c1ccsc1 "
-    "c1cc[nH]c1 c1c[nH]cn1 c1cn[nH]c1 c1cocn1 c1cscn1 c1nc[nH]n1 C1CO1 C1CN1 C1CCO1 C1CCOC1 C1CCNC1 C1COCCO1 C1CNCCN1 "
-    "C1COCCN1 C1CCSC1 N NC CN(C)C NN N=C C#N CC#N NC=O NC(N)=O CNC=O NC(C)=O N=C(N)N CC=NO O CO COC C=O CC=O CC(C)=O "
-    "C(=O)O CC(=O)O COC=O COC(C)=O OC(=O)O NC(=O)O OCCO C(=O)C=O C=CC=O S CS CSC SC=O NC=S CC=S CS(C)=O CS(C)(=O)=O "
-    "NS(C)(=O)=O CSSC C=C=C C=C=O N=C=O N=C=S CF FCF FC(F)F CCl ClCCl CN=[N+]=[N-] C[N+](=O)[O-] O=[N+]([O-])c1ccccc1 "
-    "Oc1ccccc1 Nc1ccccc1 Fc1ccccc1 Clc1ccccc1 O=c1cc[nH]cc1 O=C1CCCN1 O=C1CCCO1 O=C1C=CC(=O)C=C1 c1ccc2[nH]ccc2c1 "
-    "c1ccc2occc2c1 c1ccc2ncccc2c1 C1CC2CC1C2 C1C2CC1C2 NCC(=O)O NC(C)C(=O)O OCC(O)C=O O=C1NC=CC(=O)N1 Cn1ccnc1"
+    "C CC C=C C#C CCC CC=C C=CC=C C1CC1 C1CCC1 C1CCCC1 C1CCCCC1 C1=CCCCC1 c1ccccc1 c1ccncc1 c1cncnc1 c1ccoc1 "
+    "c1ccsc1 c1cc[nH]c1 c1c[nH]cn1 c1cn[nH]c1 c1cocn1 c1cscn1 c1nc[nH]n1 C1CO1 C1CN1 C1CCO1 C1CCOC1 C1CCNC1 "
+    "C1COCCO1 C1CNCCN1 C1COCCN1 C1CCSC1 N NC CN(C)C NN N=C C#N CC#N NC=O NC(N)=O CNC=O NC(C)=O N=C(N)N CC=NO O "
+    "CO COC C=O CC=O CC(C)=O C(=O)O CC(=O)O COC=O COC(C)=O OC(=O)O NC(=O)O OCCO C(=O)C=O C=CC=O S CS CSC SC=O "
+    "NC=S CC=S CS(C)=O CS(C)(=O)=O NS(C)(=O)=O CSSC C=C=C C=C=O N=C=O N=C=S CF FCF FC(F)F CCl ClCCl "
+    "CN=[N+]=[N-] C[N+](=O)[O-] O=[N+]([O-])c1ccccc1 Oc1ccccc1 Nc1ccccc1 Fc1ccccc1 Clc1ccccc1 O=c1cc[nH]cc1 "
+    "O=C1CCCN1 O=C1CCCO1 O=C1C=CC(=O)C=C1 c1ccc2[nH]ccc2c1 c1ccc2occc2c1 c1ccc2ncccc2c1 C1CC2CC1C2 C1C2CC1C2 "
+    "NCC(=O)O NC(C)C(=O)O OCC(O)C=O O=C1NC=CC(=O)N1 Cn1ccnc1"
 ).split()
 
 SMALL = (
-    "[H][H] C N O S F Cl CC C=C C#C C=O C#N N#N [C-]#[O+] O=C=O N=N OO NO NN FC ClC FCl ClCl FF S=C=S O=C=S O=S=O CO CN "
-    "CS C=N C=S FO ClO C=C=C C=C=O N=C=O CC#N CC=O CC(=O)O OC=O NC=O NC(N)=O COC CNC CSC CSSC SS C1CC1 C1CO1 C1CN1 C1CS1 "
-    "FC(F)F ClC(Cl)Cl FC(F)(F)F FC(F)=C ClC=C FC#C ClC#C O=CC=O N#CC#N C#CC#C C=CC=C CF CCl FCCl NC#N OC#N CO[N+](=O)[O-] "
-    "C[N+](=O)[O-] ON=O O[N+](=O)[O-] [N-]=[N+]=N C=[N+]=[N-] [O-][N+]#N CC C1=CC1 C1=CCC1 O=C1CC1 c1ccccc1 c1ccoc1"
+    "[H][H] C N O S F Cl CC C=C C#C C=O C#N N#N [C-]#[O+] O=C=O N=N OO NO NN FC ClC FCl ClCl FF S=C=S O=C=S "
+    "O=S=O CO CN CS C=N C=S FO ClO C=C=C C=C=O N=C=O CC#N CC=O CC(=O)O OC=O NC=O NC(N)=O COC CNC CSC CSSC SS "
+    "C1CC1 C1CO1 C1CN1 C1CS1 FC(F)F ClC(Cl)Cl FC(F)(F)F FC(F)=C ClC=C FC#C ClC#C O=CC=O N#CC#N C#CC#C C=CC=C CF "
+    "CCl FCCl NC#N OC#N CO[N+](=O)[O-] C[N+](=O)[O-] ON=O O[N+](=O)[O-] [N-]=[N+]=N C=[N+]=[N-] [O-][N+]#N CC "
+    "C1=CC1 C1=CCC1 O=C1CC1 c1ccccc1 c1ccoc1"
 ).split()
 
 FORBIDDEN = (
@@ -48,7 +50,7 @@ FORBIDDEN = (
     "[r3,r4,r5,r6,r7]#[*]",
     "[r3,r4,r5,r6]=[*]=[*]",
 )
-MAX_ATOMS = 30
+LARGEST = 30
 
 
 def random_molecules(count: int, seed: int = 0) -> Iterator[str]:
@@ -71,7 +73,7 @@ def random_molecules(count: int, seed: int = 0) -> Iterator[str]:
         if molecule is None or any(molecule.HasSubstructMatch(pattern) for pattern in forbidden):
             continue
         canonical = chem.MolToSmiles(molecule)
-        if canonical not in seen and 2 <= molecule.GetNumAtoms(onlyExplicit=False) <= MAX_ATOMS:
+        if canonical not in seen and 2 <= molecule.GetNumAtoms(onlyExplicit=False) <= LARGEST:
             seen.add(canonical)
             yield canonical
 
@@ -176,7 +178,8 @@ def _add_atom(chem: type[Chem], molecule: Chem.Mol, rng: random.Random) -> Chem.
 def _raise_bond(chem: type[Chem], molecule: Chem.Mol, rng: random.Random) -> Chem.Mol | None:
     """A single bond between two atoms with hydrogens becomes a double bond, a double one a triple bond."""
     open_sites = set(_open_sites(molecule))
-    bonds = [b for b in molecule.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= open_sites and not b.GetIsAromatic()]
+    free = [b for b in molecule.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= open_sites]
+    bonds = [b for b in free if not b.GetIsAromatic()]
     if not bonds:
         return None
     edited = chem.RWMol(molecule)

@@ -38,6 +38,8 @@ class TrainConfig(BaseModel):
     decay: float = Field(0.6, gt=0, le=1, description="last share of the steps, over which it falls to zero")
     weight_decay: float = Field(1e-4, ge=0)
     clip: float = Field(10.0, gt=0, description="largest norm of the gradient")
+    twists: int = Field(4, ge=1, description="random twists per structure and step")
+    twist_weight: float = Field(0.1, ge=0, description="of the error of H·u against that of the entries")
     average: float = Field(0.999, ge=0, lt=1, description="decay of the running average of the weights, which is kept")
     evaluate_every: int = Field(1000, ge=1, description="steps between held-out evaluations and checkpoints")
     seed: int = 0

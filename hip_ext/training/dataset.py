@@ -66,9 +66,7 @@ def collate(examples: Sequence[Example]) -> tuple[Structures, NodeFeatures]:
         ptr=torch.cat((sizes.new_zeros(1), sizes.cumsum(0))),
         batch=torch.repeat_interleave(torch.arange(count), sizes),
     )
-    parts = [e.features for e in examples]
-    joined = [torch.cat([getattr(f, name) for f in parts]) for name in ("scalars", "vectors", "tensors")]
-    return structures, NodeFeatures(*joined, parity=parts[0].parity)
+    return structures, NodeFeatures.concatenate([e.features for e in examples])
 
 
 def row_errors(blocks: HessianBlocks, examples: Sequence[Example]) -> list[Tensor]:
@@ -101,7 +99,7 @@ def _features(backbone: Backbone, records: Sequence[LabelledStructure], path: Pa
             if tensors[0].shape[0] == sum(len(r.numbers) for r in records):
                 return NodeFeatures(*tensors, parity=backbone.parity)
         except (OSError, SafetensorError) as error:
-            raise DataError(f"cannot read cached features {path}: {error}; delete the file to compute it again") from None
+            raise DataError(f"cannot read cached features {path}: {error}; delete it to compute them again") from None
     structures = Structures.from_ase([r.atoms() for r in records], dtype=backbone.dtype, device=backbone.device)
     with torch.no_grad():
         features = backbone.features(backbone.prepare(structures)).to("cpu")

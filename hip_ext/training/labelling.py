@@ -1,4 +1,4 @@
-"""From molecules to label shards: the first half of a distillation, shard by shard, so that it can be stopped anywhere."""
+"""From molecules to label shards, one after the other: the half of a distillation that comes before the training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def split_sources(sources: Sequence[str | Atoms], config: LabelConfig) -> Split:
     out = set(held_out)
     kept = [index for index in range(len(sources)) if index not in out and _formula(sources[index]) not in formulas]
     if not kept or not held_out:
-        raise DataError(f"{len(sources)} structures are too few to hold some out: give at least two different molecules")
+        raise DataError(f"{len(sources)} structures are too few to hold some out: give at least two molecules")
     np.random.default_rng([config.seed, 1]).shuffle(kept)
     return Split([sources[index] for index in kept], [sources[index] for index in held_out])
 

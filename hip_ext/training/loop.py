@@ -22,6 +22,7 @@ from hip_ext.features import NodeFeatures
 from hip_ext.head import HessianHead
 from hip_ext.training.config import TrainConfig
 from hip_ext.training.dataset import Example, collate, row_errors, sample_block_sizes
+from hip_ext.training.losses import entry_loss, twist_loss
 
 NORMALISATION_SAMPLE = 800
 
@@ -32,7 +33,7 @@ def train(
     held_out: Sequence[Example],
     config: TrainConfig,
     folder: Path,
-    report: Callable[[int, float, float], None] = lambda step, loss, rate: None,
+    report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> list[dict[str, float]]:
     """Trains a head on cached features, or goes on where `folder` says a run was stopped.
 
@@ -42,7 +43,7 @@ def train(
         held_out: of molecules that are not among the examples; evaluated every `config.evaluate_every` steps.
         config: optimiser and schedule.
         folder: gets `state.pt` (for resuming) and `curve.json` (step, training loss, held-out MAE in eV/Å²).
-        report: called after each step with the step, its loss and the learning rate.
+        report: called after each step with the number of steps done and the error of the last batch.
 
     Returns:
         The learning curve.
@@ -73,20 +74,22 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         batch = [examples[k] for k in _batch_indices(step, len(examples), config)]
-        loss = batch_loss(head, batch)
+        errors = predicted_errors(head, batch)
+        loss = entry_loss(errors)
+        twist = twist_loss(errors, batch, np.random.default_rng([config.seed, step]), config.twists)
         optimiser.zero_grad()
-        loss.backward()
+        (loss + config.twist_weight * twist).backward()
         norm = torch.nn.utils.clip_grad_norm_(head.parameters(), config.clip)
         if not bool(torch.isfinite(norm)):
-            raise DataError(f"training broke down at step {step}: loss {float(loss):.3g}, gradient norm {float(norm):.3g}")
+            raise DataError(f"training broke down at step {step}: loss {float(loss):.3g}, gradient {float(norm):.3g}")
         optimiser.step()
         step += 1
         _update_average(average, head, min(config.average, step / (step + 20)))
         losses.append(float(loss.detach()))
-        report(step, losses[-1], rate)
+        report(step, losses[-1])
         if step % config.evaluate_every == 0 or step == config.steps:
-            entry = {"step": step, "train_mae": float(np.mean(losses)), "held_out_mae": _averaged_mae(head, average, held_out)}
-            curve.append(entry)
+            error = _averaged_mae(head, average, held_out)
+            curve.append({"step": step, "train_mae": float(np.mean(losses)), "held_out_mae": error})
             losses.clear()
             state = {"head": head.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
             with atomic_path(state_file) as temporary:
@@ -97,17 +100,17 @@ def train(
     return curve
 
 
-def batch_loss(head: HessianHead, batch: Sequence[Example]) -> Tensor:
-    """Mean over structures of the mean absolute error of their labelled rows, eV/Å²."""
+def predicted_errors(head: HessianHead, batch: Sequence[Example]) -> list[Tensor]:
+    """Predicted minus labelled rows of every structure, eV/Å², each [k, 3, n, 3]."""
     structures, features = collate(batch)
-    return torch.stack([error.abs().mean() for error in row_errors(head(features, structures), batch)]).mean()
+    return row_errors(head(features, structures), batch)
 
 
 @torch.no_grad()
 def mean_absolute_error(head: HessianHead, examples: Sequence[Example], batch: int = 16) -> float:
     """Mean over structures of the mean absolute error of their labelled rows, eV/Å², without gradients."""
-    losses = [float(batch_loss(head, examples[k : k + batch])) * len(examples[k : k + batch]) for k in range(0, len(examples), batch)]
-    return sum(losses) / len(examples)
+    parts = [examples[start : start + batch] for start in range(0, len(examples), batch)]
+    return sum(float(entry_loss(predicted_errors(head, part))) * len(part) for part in parts) / len(examples)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -122,9 +125,7 @@ def fit_normalisation(head: HessianHead, examples: Sequence[Example], seed: int)
     """Sets the head's feature scales and block sizes from a sample of the examples."""
     chosen = np.random.default_rng(seed).permutation(len(examples))[:NORMALISATION_SAMPLE]
     sample = [examples[k] for k in chosen]
-    parts = [e.features for e in sample]
-    joined = [torch.cat([getattr(f, name) for f in parts]) for name in ("scalars", "vectors", "tensors")]
-    head.fit_normalisation(NodeFeatures(*joined, parity=parts[0].parity))
+    head.fit_normalisation(NodeFeatures.concatenate([e.features for e in sample]))
     head.block_scale.fit(*sample_block_sizes(sample))
 
 

@@ -1,0 +1,129 @@
+"""How well a distilled head knows molecules that it was not taught, against its backbone's exact Hessian.
+
+    python benchmarks/accuracy.py --model hip-so3lr-organic --work runs/accuracy
+
+Three sets: held-out molecules in random states (rattled, stretched, twisted, half-way between two structures), the
+same molecules at minima of the backbone, and larger molecules, rattled by 0.03 Å. The exact Hessians are kept in
+`--work`, so a second model is compared in minutes. With `--store` the figures go into the checkpoint's own card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.optimize import BFGS
+
+from hip_ext import HessianCalculator, HessianModel, from_pretrained
+from hip_ext.atomic import write_text
+from hip_ext.data.geometries import distort, embed, rattle
+from hip_ext.data.store import LabelledStructure, read_shard, write_shard
+from hip_ext.errors import HipExtError
+from hip_ext.evaluation.metrics import compare, summarise
+from hip_ext.reference import autograd_hessian
+from hip_ext.structures import Structures
+from hip_ext.training.sources import read_sources
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "configs/so3lr-organic"
+
+
+def random_state(smiles: str, model: HessianModel, seed: int) -> Atoms:
+    """A molecule as in training: in a state drawn from all distortions."""
+    return distort(embed(smiles, seed=seed), np.random.default_rng(seed))
+
+
+def rattled(smiles: str, model: HessianModel, seed: int) -> Atoms:
+    """A molecule near the force field's minimum."""
+    return rattle(embed(smiles, seed=seed), np.random.default_rng(seed), 0.03)
+
+
+def minimum(smiles: str, model: HessianModel, seed: int) -> Atoms:
+    """A molecule at a minimum of the backbone, forces below 1 meV/Å."""
+    atoms = embed(smiles, seed=seed)
+    atoms.calc = HessianCalculator(model)
+    BFGS(atoms, logfile=None).run(fmax=1e-3, steps=400)
+    atoms.calc = None
+    return atoms
+
+
+SETS = {
+    "random states": (random_state, "held_out.smi", 96),
+    "minima": (minimum, "held_out.smi", 64),
+    "large": (rattled, "large.smi", 100),
+}
+"""Name: (how structures are made, their molecules, how many of them)."""
+
+
+def reference(model: HessianModel, name: str, work: Path) -> list[LabelledStructure]:
+    """The structures of a set with their exact Hessians, computed once and kept."""
+    make, file, count = SETS[name]
+    records = []
+    for number, smiles in enumerate(read_sources([f"smiles:{RECIPE / file}"])[:count]):
+        path = work / name.replace(" ", "_") / f"shard-{number:05d}.safetensors"
+        if not path.exists():
+            try:
+                atoms = make(smiles, model, number)
+            except HipExtError:
+                continue
+            structures = Structures.from_ase(atoms, dtype=model.dtype)
+            exact = autograd_hessian(model.backbone, structures).double().numpy()
+            found = model.backbone.evaluate(structures)
+            n = len(atoms)
+            rows = exact.reshape(n, 3, n, 3)
+            forces = found.forces.numpy()
+            record = LabelledStructure(
+                atoms.numbers, atoms.positions, 0.0, float(found.energy), forces, np.arange(n), rows, {"smiles": smiles}
+            )
+            write_shard(path, [record])
+            print(f"{name}: {smiles} ({n} atoms)", flush=True)
+        records += read_shard(path)
+    return records
+
+
+def measure(model: HessianModel, records: list[LabelledStructure]) -> dict[str, float]:
+    """Summary of the direct Hessian's errors over a set."""
+    found = []
+    for record in records:
+        predicted = model.hessian(record.atoms()).dense().double().numpy()
+        found.append(compare(record.atoms(), (predicted + predicted.T) / 2, record.hessian()))
+    return summarise(found)
+
+
+def main() -> None:
+    """Measures every set and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="hip-so3lr-organic")
+    parser.add_argument("--work", type=Path, default=Path("runs/accuracy"), help="where exact Hessians are kept")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/accuracy_so3lr.json")
+    parser.add_argument("--store", action="store_true", help="write the figures into the checkpoint")
+    parser.add_argument("--references-only", action="store_true", help="compute the exact Hessians and stop")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = from_pretrained(arguments.model)
+    sets = {name: reference(model, name, arguments.work) for name in SETS}
+    if arguments.references_only:
+        return
+    small = [r for r in sets["random states"] if len(r.numbers) <= 21]
+    rest = [r for r in sets["random states"] if len(r.numbers) > 21]
+    groups = {
+        "random states, up to 21 atoms": small,
+        "random states, 22 to 30 atoms": rest,
+        "minima": sets["minima"],
+        "large, rattled": [r for r in sets["large"] if len(r.numbers) >= 30],
+    }
+    results = {name: measure(model, records) for name, records in groups.items() if records}
+    write_text(arguments.out, json.dumps(results, indent=2) + "\n")
+    for name, values in results.items():
+        print(name, json.dumps({key: round(value, 4) for key, value in values.items()}))
+    if arguments.store:
+        model.metrics = results
+        model.save_pretrained(arguments.model)
+
+
+if __name__ == "__main__":
+    main()

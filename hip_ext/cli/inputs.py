@@ -1,0 +1,93 @@
+"""What the commands read: a model, and the frames of a file. Whatever goes wrong is one line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hip_ext.errors import DataError, HipExtError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from hip_ext.model import HessianModel
+
+
+def read_frames(path: Path) -> list[Atoms]:
+    """All structures of a file, checked.
+
+    Raises:
+        DataError: there is no such file, ASE cannot read it, or it has no structure.
+        StructureError: a structure is empty or not finite; see `Structures.from_ase`.
+    """
+    if not path.is_file():
+        raise DataError(f"cannot read {path}: {'it is not a file' if path.exists() else 'there is no such file'}")
+    import ase.io
+
+    from hip_ext.structures import Structures
+
+    try:
+        # Parsers meet any content at all, and warn about what is no concern of a Hessian.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = ase.io.read(path, index=":", do_not_split_by_at_sign=True)
+    except Exception as error:
+        raise DataError(f"cannot read {path}: {_reason(error)}") from None
+    if not found:
+        raise DataError(f"cannot read {path}: there is no structure in it")
+    for index, atoms in enumerate(found):
+        with named(path, index, len(found)):
+            Structures.from_ase(atoms)
+    return list(found)
+
+
+@contextmanager
+def named(path: Path, index: int, count: int) -> Iterator[None]:
+    """Puts a file, and the frame where there are several, in front of every error of the package in the block."""
+    try:
+        yield
+    except HipExtError as error:
+        place = f"{path}, frame {index}" if count > 1 else str(path)
+        raise type(error)(f"{place}: {error}") from None
+
+
+def load_model(name: str) -> HessianModel:
+    """The model of a checkpoint.
+
+    Raises:
+        HipExtError: as `from_pretrained`.
+        MissingDependencyError: also where the framework is installed but cannot be imported.
+    """
+    from hip_ext.model import from_pretrained
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return from_pretrained(name)
+    except HipExtError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(f"the backbone of {name} cannot be imported ({error}): install it again") from None
+
+
+def untaught(model: HessianModel, frames: list[Atoms]) -> str:
+    """One sentence on what in these structures the head was never taught; empty if there is nothing."""
+    if not model.elements:
+        return "the head is untrained: its Hessians mean nothing"
+    from ase.data import chemical_symbols
+
+    unknown = sorted({int(z) for atoms in frames for z in atoms.numbers} - set(model.elements))
+    if not unknown:
+        return ""
+    names = ", ".join(chemical_symbols[z] for z in unknown)
+    return f"the head was not taught {names}: expect large errors, or use --method autograd"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of another library's error, or its name where it says nothing."""
+    line = (str(error).strip().splitlines() or [""])[0].strip()
+    bare = not line or isinstance(error, (KeyError, IndexError, AssertionError, StopIteration))
+    return f"not in a format that ASE knows ({type(error).__name__}{': ' + line if line else ''})" if bare else line

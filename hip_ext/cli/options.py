@@ -1,0 +1,40 @@
+"""The arguments that several commands share, with their help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_MODEL = "hip-so3lr-organic"
+
+
+class Method(StrEnum):
+    """How a Hessian is made: by the head, or exactly, by differentiating the backbone's energy twice."""
+
+    direct = "direct"
+    autograd = "autograd"
+
+
+class Reference(StrEnum):
+    """What a prediction can be compared with."""
+
+    autograd = "autograd"
+
+
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Structures in any format that ASE reads; all frames are used.")
+]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A checkpoint that ships, or the folder of one.")]
+MethodOption = Annotated[
+    Method, typer.Option(help="direct: predicted by the head. autograd: exact, from the backbone's energy.")
+]
+CompareOption = Annotated[
+    Reference | None, typer.Option(help="Also make the exact Hessian, and print errors and both times.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Write the results: .npz, .json or .extxyz.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
