@@ -56,7 +56,11 @@ def _rows(values: dict[str, Any]) -> list[str]:
     rows = [f"- {key.replace('_', ' ')}: {_text(value)}" for key, value in plain.items()]
     if nested:
         columns = list(dict.fromkeys(key for value in nested.values() for key in value))
-        rows += ["", "| | " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        rows += [
+            "",
+            "| | " + " | ".join(c.replace("_", " ") for c in columns) + " |",
+            "|---" * (len(columns) + 1) + "|",
+        ]
         rows += [
             f"| {key.replace('_', ' ')} | " + " | ".join(_text(value.get(c, "")) for c in columns) + " |"
             for key, value in nested.items()

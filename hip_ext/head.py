@@ -36,7 +36,9 @@ class HeadConfig(BaseModel):
     scalars: int = Field(128, ge=1, description="invariant features per atom inside the head")
     channels: int = Field(32, ge=1, description="vectors and tensors per atom inside the head")
     layers: int = Field(1, ge=0, description="rounds of messages")
-    cutoff: float = Field(5.0, gt=0.5, description="reach of messages and latent coordinates; blocks reach twice as far, Å")
+    cutoff: float = Field(
+        5.0, gt=0.5, description="reach of messages and latent coordinates; blocks reach twice as far, Å"
+    )
     spacing: float = Field(0.16, gt=0, le=0.2, description="between radial basis functions, Å")
     hidden: int = Field(128, ge=1, description="invariant features per pair")
     pair_channels: int = Field(16, ge=1, description="vectors and tensors per atom that enter a pair")
@@ -83,8 +85,7 @@ class HessianHead(nn.Module):
         self.mix_vectors = nn.Linear(widths[1], c, bias=False)
         self.mix_tensors = nn.Linear(widths[2], c, bias=False)
         self.messages = nn.ModuleList(
-            MessageLayer(s, c, config.cutoff, config.spacing, config.mean_neighbours)
-            for _ in range(config.layers)
+            MessageLayer(s, c, config.cutoff, config.spacing, config.mean_neighbours) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(s)
         self.encode = PairEncoder(s, c, config.hidden, config.pair_channels, config.cutoff, config.spacing)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from hip_ext.cli.backbones import backbones
 from hip_ext.cli.demo import demo
+from hip_ext.cli.distill import distill
 from hip_ext.cli.frequencies import frequencies
 from hip_ext.cli.hessian import hessian
 from hip_ext.errors import HipExtError
@@ -39,6 +40,7 @@ class OneLineErrors(TyperGroup):
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(hessian)
 app.command()(frequencies)
+app.command()(distill)
 app.command()(backbones)
 app.command()(demo)
 

@@ -95,9 +95,9 @@ def _features(backbone: Backbone, records: Sequence[LabelledStructure], path: Pa
     if path.exists():
         try:
             with safe_open(str(path), framework="pt") as file:
-                tensors = [file.get_tensor(name) for name in ("scalars", "vectors", "tensors")]
-            if tensors[0].shape[0] == sum(len(r.numbers) for r in records):
-                return NodeFeatures(*tensors, parity=backbone.parity)
+                scalars, vectors, tensors = (file.get_tensor(name) for name in ("scalars", "vectors", "tensors"))
+            if scalars.shape[0] == sum(len(r.numbers) for r in records):
+                return NodeFeatures(scalars, vectors, tensors, backbone.parity)
         except (OSError, SafetensorError) as error:
             raise DataError(f"cannot read cached features {path}: {error}; delete it to compute them again") from None
     structures = Structures.from_ase([r.atoms() for r in records], dtype=backbone.dtype, device=backbone.device)
