@@ -26,7 +26,7 @@ from torch import Tensor
 from hip_ext.errors import CheckpointError
 from hip_ext.features import Widths
 from hip_ext.head import HeadConfig, HessianHead
-from hip_ext.suggest import did_you_mean
+from hip_ext.suggest import first_problem
 
 SCHEMA = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -120,11 +120,8 @@ def read_config(folder: str | Path) -> CheckpointConfig:
     try:
         return CheckpointConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
         known = {*CheckpointConfig.model_fields, *HeadConfig.model_fields, *BackboneRecord.model_fields}
-        hint = did_you_mean(str(first["loc"][-1]), known) if first["type"] == "extra_forbidden" else ""
-        raise CheckpointError(f"{path}: {key!r}: {first['msg']}{hint}") from None
+        raise CheckpointError(f"{path}: {first_problem(error, known)}") from None
 
 
 def read_head(folder: str | Path, config: CheckpointConfig) -> HessianHead:

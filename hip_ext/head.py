@@ -25,6 +25,7 @@ from hip_ext.pairs import pair_graph
 from hip_ext.radial import BlockScale, envelope
 from hip_ext.readout import LatentGradients, PairBlocks, PairEncoder
 from hip_ext.structures import Structures
+from hip_ext.suggest import first_problem
 from hip_ext.sum_rules import with_acoustic_diagonal, without_remainder
 
 
@@ -51,12 +52,7 @@ class HeadConfig(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            from hip_ext.suggest import did_you_mean
-
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            hint = did_you_mean(key, cls.model_fields) if first["type"] == "extra_forbidden" else ""
-            raise ConfigError(f"head config: {key}: {first['msg']}{hint}") from None
+            raise ConfigError(f"head config: {first_problem(error, cls.model_fields)}") from None
 
 
 class HessianHead(nn.Module):

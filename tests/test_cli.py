@@ -379,6 +379,8 @@ def test_interruption_exits_with_130_and_writes_nothing(checkpoint, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background makes them, and so this child, ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     maps = Path(f"/proc/{running.pid}/maps")
     deadline = time.monotonic() + 120

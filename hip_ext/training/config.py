@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hip_ext.errors import ConfigError
 from hip_ext.head import HeadConfig
-from hip_ext.suggest import did_you_mean
+from hip_ext.suggest import first_problem
 
 
 class LabelConfig(BaseModel):
@@ -72,8 +72,5 @@ class DistillConfig(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
             known = {*cls.model_fields, *LabelConfig.model_fields, *TrainConfig.model_fields, *HeadConfig.model_fields}
-            hint = did_you_mean(str(first["loc"][-1]), known) if first["type"] == "extra_forbidden" else ""
-            raise ConfigError(f"{path}: {key}: {first['msg']}{hint}") from None
+            raise ConfigError(f"{path}: {first_problem(error, known)}") from None
