@@ -30,6 +30,7 @@ from hip_ext.model import HessianModel
 from hip_ext.reference import autograd_hessian, finite_difference_hessian
 from hip_ext.structures import total_charge, unpaired_electrons
 from hip_ext.suggest import did_you_mean
+from hip_ext.sum_rules import with_rigid_body_rule
 
 if TYPE_CHECKING:
     from hip_ext.vibrations import Vibrations
@@ -49,12 +50,14 @@ class HessianCalculator(Calculator):
 
     Args:
         model: a backbone with a head.
+        rigid_body: make direct Hessians of molecules obey the rotation rule H·(L x) = L·g too, with the backbone's own
+            forces (see `hip_ext.sum_rules`); costs the energy and forces of the structure.
 
     Raises:
         ConfigError: `model` is something else.
     """
 
-    def __init__(self, model: HessianModel) -> None:
+    def __init__(self, model: HessianModel, *, rigid_body: bool = False) -> None:
         if not isinstance(model, HessianModel):
             raise ConfigError(
                 f"HessianCalculator takes a HessianModel, found {type(model).__name__}: "
@@ -62,6 +65,7 @@ class HessianCalculator(Calculator):
             )
         super().__init__()
         self.model = model
+        self.rigid_body = rigid_body
         self._own: Calculator | None = None
         self._hessians: dict[str, NDArray[np.float64]] = {}
 
@@ -179,6 +183,10 @@ class HessianCalculator(Calculator):
             matrix = autograd_hessian(self.model.backbone, self.model.structures(atoms))
         else:
             matrix = self.model.hessian(atoms).dense()
+            if self.rigid_body and not atoms.pbc.any():
+                pulls = torch.as_tensor(self.get_property("forces", atoms), dtype=torch.float64)
+                positions = torch.as_tensor(atoms.positions, dtype=torch.float64)
+                matrix = with_rigid_body_rule(matrix.double().cpu(), positions, pulls)
         return matrix.detach().cpu().numpy().astype(np.float64)
 
     def _own_calculator(self) -> Calculator:

@@ -554,3 +554,16 @@ def test_something_else_than_a_model():
     with pytest.raises(ConfigError, match="found str: make one with from_pretrained") as error:
         HessianCalculator("hip-so3lr-organic")
     one_line(error)
+
+
+def test_rigid_body_rule_makes_rotations_exact_and_is_an_option():
+    model = attach_head(ToyBackbone.load(cutoff=4.0))
+    atoms = molecule("CH3CH2OH")
+    atoms.rattle(0.05, seed=3)
+    calculator = HessianCalculator(model, rigid_body=True)
+    hessian = calculator.get_hessian(atoms)
+    gradient = -calculator.get_forces(atoms)
+    for axis in np.eye(3):
+        product = hessian @ np.cross(axis, atoms.positions).ravel()
+        np.testing.assert_allclose(product, np.cross(axis, gradient).ravel(), atol=1e-9)
+    assert np.abs(hessian - HessianCalculator(model).get_hessian(atoms)).max() > 1e-3
