@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOLECULES = ("water", "ethanol", "carbamic_acid_dimer_ts", "caffeine", "cholesterol")
 """By rising size; the third is the transition state of a double proton transfer."""
 
-IN_TRAINING = {"water": "yes", "ethanol": "yes", "caffeine": "isomers"}
+IN_TRAINING = {"water": "yes", "ethanol": "isomer", "caffeine": "isomers"}
 """Which of them the default model met in training: the molecule itself, or others of the same formula."""
 
 SHOWN, THRESHOLD = 4, 10.0
