@@ -13,10 +13,11 @@ import pytest
 import torch
 import yaml
 from ase.build import molecule
+from ase.data import covalent_radii
 from toy_backbone import ToyBackbone
 
 from hip_ext.backbones import load_backbone
-from hip_ext.data.geometries import DISTORTIONS, distort, embed
+from hip_ext.data.geometries import CLOSEST, DISTORTIONS, distort, embed
 from hip_ext.data.labels import label, relax_roughly
 from hip_ext.data.molecules import formula, random_molecules, split_key
 from hip_ext.data.store import read_shard, write_shard
@@ -185,8 +186,9 @@ def test_distortions_keep_atoms_apart_and_all_occur():
     for _ in range(60):
         moved = distort(start, rng)
         names.add(moved.info["distortion"])
-        distances = moved.get_all_distances()[np.triu_indices(len(moved), 1)]
-        assert distances.min() > 0.5
+        radii = covalent_radii[moved.numbers]
+        ratio = moved.get_all_distances() / (radii[:, None] + radii[None, :])
+        assert ratio[np.triu_indices(len(moved), 1)].min() > CLOSEST
         np.testing.assert_array_equal(moved.numbers, start.numbers)
     assert names == set(DISTORTIONS)
 

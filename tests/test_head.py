@@ -318,17 +318,17 @@ def test_memory_grows_with_the_number_of_molecules():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cutof": 4.0}, "head config: cutof: .*; did you mean 'cutoff'\\?$"),
-        ({"zebra": 1}, "head config: zebra: "),
-        ({"scalars": 0}, "head config: scalars: .* greater than or equal to 1$"),
-        ({"layers": -1}, "head config: layers: "),
-        ({"layers": 1.5}, "head config: layers: "),
-        ({"cutoff": 0.5}, "head config: cutoff: "),
-        ({"cutoff": float("inf")}, "head config: cutoff: "),
-        ({"cutoff": float("nan")}, "head config: cutoff: "),
-        ({"spacing": 0.25}, "head config: spacing: .* less than or equal to 0.2$"),
-        ({"mean_neighbours": 0.0}, "head config: mean_neighbours: "),
-        ({"channels": "many"}, "head config: channels: "),
+        ({"cutof": 4.0}, "head config: 'cutof': .*; did you mean 'cutoff'\\?$"),
+        ({"zebra": 1}, "head config: 'zebra': "),
+        ({"scalars": 0}, "head config: 'scalars': .* greater than or equal to 1$"),
+        ({"layers": -1}, "head config: 'layers': "),
+        ({"layers": 1.5}, "head config: 'layers': "),
+        ({"cutoff": 0.5}, "head config: 'cutoff': "),
+        ({"cutoff": float("inf")}, "head config: 'cutoff': "),
+        ({"cutoff": float("nan")}, "head config: 'cutoff': "),
+        ({"spacing": 0.25}, "head config: 'spacing': .* less than or equal to 0.2$"),
+        ({"mean_neighbours": 0.0}, "head config: 'mean_neighbours': "),
+        ({"channels": "many"}, "head config: 'channels': "),
     ],
 )
 def test_bad_hyper_parameters_are_one_line(values, message):
