@@ -1,10 +1,10 @@
 """How well a distilled head knows molecules that it was not taught, against its backbone's exact Hessian.
 
-    python benchmarks/accuracy.py --model hip-so3lr-organic --work runs/accuracy
+    python benchmarks/accuracy.py --model hip-so3lr-organic
 
 Three sets: held-out molecules in random states (rattled, stretched, twisted, half-way between two structures), the
 same molecules at minima of the backbone, and larger molecules, rattled by 0.03 Å. The exact Hessians are kept in
-`--work`, so a second model is compared in minutes. With `--store` the figures go into the checkpoint's own card.
+`benchmarks/references`, so another head is compared in seconds. With `--store` the figures go into the checkpoint's card.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def main() -> None:
     """Measures every set and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hip-so3lr-organic")
-    parser.add_argument("--work", type=Path, default=Path("runs/accuracy"), help="where exact Hessians are kept")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "benchmarks/references", help="where exact Hessians are kept"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/accuracy_so3lr.json")
     parser.add_argument("--store", action="store_true", help="write the figures into the checkpoint")
     parser.add_argument("--references-only", action="store_true", help="compute the exact Hessians and stop")

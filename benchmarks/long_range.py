@@ -1,6 +1,6 @@
 """What a Hessian loses when atoms beyond some distance do not see each other.
 
-    python benchmarks/long_range.py --work runs/accuracy
+    python benchmarks/long_range.py
 
 Takes the exact SO3LR Hessians of the larger molecules that `benchmarks/accuracy.py` keeps, sets all blocks beyond a
 distance to zero, restores Σ_j H_ij = 0 through the diagonal, and compares. SO3LR's electrostatics and dispersion reach
@@ -38,7 +38,7 @@ def truncated(record: LabelledStructure, reach: float) -> np.ndarray:
 def main() -> None:
     """Prints and stores one row per reach."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "references")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/long_range_so3lr.json")
     arguments = parser.parse_args()
     records = [r for r in read_shards(arguments.work / "large") if len(r.numbers) >= 30]
