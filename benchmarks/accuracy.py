@@ -4,7 +4,7 @@
 
 Three sets: held-out molecules in random states (rattled, stretched, twisted, half-way between two structures), the
 same molecules at minima of the backbone, and larger molecules, rattled by 0.03 Å. The exact Hessians are kept in
-`benchmarks/references`, so another head is compared in seconds. With `--store` the figures go into the checkpoint's card.
+`benchmarks/references`, so another head is compared in seconds. With `--store` the figures go into the checkpoint.
 """
 
 from __future__ import annotations
