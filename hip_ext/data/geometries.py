@@ -147,6 +147,12 @@ DISTORTIONS: dict[str, tuple[float, Callable[[Atoms, np.random.Generator], Atoms
 """Name: (share, function)."""
 
 
+def relative_distances(atoms: Atoms) -> np.ndarray:
+    """Distances divided by the sum of the two covalent radii, [N, N]."""
+    radii = covalent_radii[atoms.numbers]
+    return np.asarray(atoms.get_all_distances() / (radii[:, None] + radii[None, :]))
+
+
 def _moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
     moved = Atoms(atoms.numbers, positions=positions)
     moved.info = dict(atoms.info)
@@ -155,9 +161,7 @@ def _moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
 
 def _bonds(atoms: Atoms) -> np.ndarray:
     """Pairs closer than 1.25 times the sum of covalent radii, [n, 2]."""
-    radii = covalent_radii[atoms.numbers]
-    close = atoms.get_all_distances() < 1.25 * (radii[:, None] + radii[None, :])
-    return np.argwhere(np.triu(close, 1))
+    return np.argwhere(np.triu(relative_distances(atoms) < 1.25, 1))
 
 
 def _side(bonds: np.ndarray, a: int, b: int) -> list[int] | None:
@@ -178,6 +182,4 @@ def _side(bonds: np.ndarray, a: int, b: int) -> list[int] | None:
 
 
 def _no_clash(atoms: Atoms) -> bool:
-    radii = covalent_radii[atoms.numbers]
-    ratio = atoms.get_all_distances() / (radii[:, None] + radii[None, :])
-    return bool(ratio[np.triu_indices(len(atoms), 1)].min(initial=np.inf) > CLOSEST)
+    return bool(relative_distances(atoms)[np.triu_indices(len(atoms), 1)].min(initial=np.inf) > CLOSEST)

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import covalent_radii
 from torch import Tensor
 
 from hip_ext.backbones.base import Backbone
+from hip_ext.data.geometries import relative_distances
 from hip_ext.data.store import LabelledStructure
-from hip_ext.structures import Structures
+from hip_ext.structures import Structures, total_charge
 
 LARGEST_FORCE = 40.0
 """Structures with a larger force component (eV/Å) are left out: no potential means anything there."""
@@ -51,7 +51,7 @@ def label(backbone: Backbone, many: Sequence[Atoms], labelled: Sequence[np.ndarr
         record = LabelledStructure(
             numbers=atoms.numbers,
             positions=atoms.positions,
-            charge=float(atoms.info.get("charge", 0.0)),
+            charge=total_charge(atoms),
             energy=float(energy[m].detach()),
             forces=-gradient[part].detach().cpu().numpy(),
             labelled=np.asarray(labelled[m]),
@@ -115,7 +115,6 @@ def relax_roughly(backbone: Backbone, many: Sequence[Atoms], steps: int = 20, lo
 
 def _still_bonded(atoms: Atoms) -> bool:
     """Whether no atom has run away: each has a neighbour within 1.6 times the sum of covalent radii."""
-    radii = covalent_radii[atoms.numbers]
-    ratio = atoms.get_all_distances() / (radii[:, None] + radii[None, :])
+    ratio = relative_distances(atoms)
     np.fill_diagonal(ratio, np.inf)
     return bool((ratio.min(axis=1) < 1.6).all())

@@ -8,7 +8,6 @@ gives the same list.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -76,11 +75,6 @@ def random_molecules(count: int, seed: int = 0) -> Iterator[str]:
         if canonical not in seen and 2 <= molecule.GetNumAtoms(onlyExplicit=False) <= LARGEST:
             seen.add(canonical)
             yield canonical
-
-
-def is_held_out(smiles: str, one_in: int = 25) -> bool:
-    """Whether a molecule belongs to the held-out share: decided by its ring scaffold, or its formula if it has none."""
-    return int(hashlib.sha256(split_key(smiles).encode()).hexdigest(), 16) % one_in == 0
 
 
 def split_key(smiles: str) -> str:

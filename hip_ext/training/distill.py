@@ -23,7 +23,7 @@ from hip_ext.data.store import LabelledStructure
 from hip_ext.errors import ConfigError, DataError
 from hip_ext.evaluation.metrics import HessianMetrics, compare, summarise
 from hip_ext.head import HessianHead
-from hip_ext.model import HessianModel
+from hip_ext.model import HessianModel, attach_head
 from hip_ext.training.config import DistillConfig
 from hip_ext.training.dataset import Example, collate, load_examples
 from hip_ext.training.labelling import COMPLETE, label_shards, split_sources
@@ -94,9 +94,7 @@ def distill(
     test = load_examples(backbone, complete, folder / "features/held_out")
     if not examples or not test:
         raise DataError(f"too few labels: {len(examples)} structures to train on, {len(test)} held out")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        head = HessianHead(backbone.widths, config.head).to(backbone.dtype)
+    head = attach_head(backbone, config.head, seed=config.train.seed).head
     advance = progress("train", config.train.steps)
     training = folder / "training"
     training.mkdir(exist_ok=True)
