@@ -29,6 +29,11 @@ from hip_ext.suggest import first_problem
 from hip_ext.sum_rules import with_acoustic_diagonal, without_remainder
 
 
+OUTLIER = 8.0
+"""No scalar feature counts for more standard deviations than this. Those of a rare atom (in H₂, between two others) can lie
+45 from the mean, and the products of the messages would raise that to the fourth power."""
+
+
 class HeadConfig(BaseModel):
     """Hyper-parameters of a `HessianHead`; stored as they are in a checkpoint's config.json."""
 
@@ -77,7 +82,7 @@ class HessianHead(nn.Module):
         self.register_buffer("scalar_scale", torch.ones(widths[0]))
         self.register_buffer("vector_scale", torch.ones(widths[1]))
         self.register_buffer("tensor_scale", torch.ones(widths[2]))
-        self.mix_scalars = nn.Linear(widths[0], s)
+        self.mix_scalars = nn.Sequential(nn.Linear(widths[0], s), nn.LayerNorm(s))
         self.mix_vectors = nn.Linear(widths[1], c, bias=False)
         self.mix_tensors = nn.Linear(widths[2], c, bias=False)
         self.messages = nn.ModuleList(
@@ -130,7 +135,7 @@ class HessianHead(nn.Module):
         self.tensor_scale.copy_(_inverse(features.tensors.pow(2).mean((0, 2, 3)).sqrt()))
 
     def _normalised(self, features: NodeFeatures) -> NodeState:
-        scalars = (features.scalars - self.scalar_mean) * self.scalar_scale
+        scalars = OUTLIER * torch.tanh((features.scalars - self.scalar_mean) * (self.scalar_scale / OUTLIER))
         vectors = (features.vectors * self.vector_scale[:, None]).transpose(1, 2)
         tensors = (features.tensors * self.tensor_scale[:, None, None]).permute(0, 2, 3, 1)
         return NodeState(self.mix_scalars(scalars), self.mix_vectors(vectors), self.mix_tensors(tensors))

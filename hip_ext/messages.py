@@ -68,8 +68,9 @@ class MessageLayer(nn.Module):
         self.filter = nn.Linear(scalars, sum(self.sizes))
         self.mix_vectors = nn.Linear(channels, 3 * channels, bias=False)
         self.mix_tensors = nn.Linear(channels, 3 * channels, bias=False)
+        found = scalars + 3 * channels
         self.invariants = nn.Sequential(
-            nn.Linear(scalars + 3 * channels, scalars), nn.SiLU(), nn.Linear(scalars, scalars + 6 * channels)
+            nn.LayerNorm(found), nn.Linear(found, scalars), nn.SiLU(), nn.Linear(scalars, scalars + 6 * channels)
         )
         self.channels = channels
 

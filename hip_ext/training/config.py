@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
 
     steps: int = Field(16000, ge=1, description="optimiser steps")
     batch: int = Field(16, ge=1, description="structures per step")
-    learning_rate: float = Field(4e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0, description="largest step of a weight, for matrices root mean square")
     warmup: int = Field(200, ge=0, description="steps over which the learning rate rises")
     decay: float = Field(0.6, gt=0, le=1, description="last share of the steps, over which it falls to zero")
     weight_decay: float = Field(1e-4, ge=0)
