@@ -1,26 +1,42 @@
-# Everything from a bare Python 3.11 or later: `make demo` and `make test` build their own environment.
+# Everything from a bare Python 3.11 or later: `make demo` and `make test` build their own environments.
 #
 #   make demo               environment, then the demonstration
-#   make test               environment with the development tools, then format, lint, types and tests
-#   make test VENV=/tmp/v   the same in another environment
+#   make test               three environments, then format, lint, types and the tests of each
+#   make test-mace          the tests in the first of them alone; also test-fairchem, test-both
+#   make test VENV=/tmp/v   the same in other environments, /tmp/v, /tmp/v-fairchem and /tmp/v-both
 #   make test PYTHON=python3.12
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+MACE = mace-torch>=0.3.16,<0.4
 BIN = $(VENV)/bin
+
+# mace-torch and fairchem-core ask for different versions of e3nn, so each has an environment of its own, and a third one
+# holds both in the one order of installation that works (docs/install.md).
+FAIRCHEM = $(VENV)-fairchem
+BOTH = $(VENV)-both
 
 # The tests are many small tensors: more threads only get in each other's way.
 RUN = OMP_NUM_THREADS=1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-mace test-fairchem test-both lint bench clean
 
 demo: $(VENV)/.installed
 	$(RUN) $(BIN)/hip-ext demo
 
-test: lint
+test: lint test-mace test-fairchem test-both
+
+test-mace: $(VENV)/.installed-dev
 	$(RUN) $(BIN)/python -m pytest
+
+# What the tests above have tried already does not depend on the framework.
+test-fairchem: $(FAIRCHEM)/.installed-dev
+	$(RUN) $(FAIRCHEM)/bin/python -m pytest tests/test_fairchem_*.py
+
+test-both: $(BOTH)/.installed-dev
+	$(RUN) $(BOTH)/bin/python -m pytest tests/test_interop_*.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -31,7 +47,7 @@ bench: $(VENV)/.installed
 	$(RUN) $(BIN)/python benchmarks/hessian_speed.py
 
 clean:
-	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	@for venv in $(VENV) $(FAIRCHEM) $(BOTH); do test ! -f $$venv/pyvenv.cfg || rm -rf $$venv; done
 	rm -rf build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find hip_ext tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -44,11 +60,23 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
 	$(BIN)/python -m pip install -e '.[so3lr,mace,train,dev]'
 	touch $@
 
+$(FAIRCHEM)/.installed-dev: pyproject.toml $(FAIRCHEM)/.torch
+	$(FAIRCHEM)/bin/python -m pip install -e '.[fairchem,train,dev]'
+	touch $@
+
+# mace-torch last, in a command of its own: it puts e3nn 0.4.4 in the place of the newer one, and pip says so.
+$(BOTH)/.installed-dev: pyproject.toml $(BOTH)/.torch
+	$(BOTH)/bin/python -m pip install -e '.[fairchem,so3lr,train,dev]'
+	$(BOTH)/bin/python -m pip install '$(MACE)'
+	touch $@
+
 # torch goes in alone and first. Left to the rest of the requirements, pip would take the newest release and with it
 # gigabytes of CUDA libraries, whichever build was wanted.
-$(VENV)/.torch:
+%/.torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "hip-ext needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) --version 2>&1); give PYTHON=..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(TORCH)
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install $(TORCH)
 	touch $@
+
+.PRECIOUS: %/.torch

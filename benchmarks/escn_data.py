@@ -1,0 +1,137 @@
+"""Labels for the real runs with fairchem: small molecules by SO3LR and copper by ASE's effective-medium theory.
+
+    python benchmarks/escn_data.py molecules --out runs/escn     # needs so3krates-torch and RDKit; about 15 minutes
+    python benchmarks/escn_data.py copper --out runs/escn        # a minute
+    python benchmarks/escn_data.py databases --out runs/escn     # needs ase-db-backends, which comes with fairchem
+
+The first two write shards of labels (see `hip_ext.data.store`) and extended XYZ, both resumable; the last one writes
+what fairchem reads, `SYSTEM/{train,val,test}/*.aselmdb` with energy, forces and the Hessian of every structure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+
+from hip_ext.atomic import atomic_path
+from hip_ext.backbones import load_backbone
+from hip_ext.data.store import LabelledStructure, read_shards
+from hip_ext.reference import finite_difference_hessian
+from hip_ext.training.config import LabelConfig
+from hip_ext.training.labelling import COMPLETE, label_shards, split_sources
+from hip_ext.training.sources import read_sources
+
+SMILES = Path(__file__).resolve().parents[1] / "configs/so3lr-organic/train.smi"
+LARGEST, STATES = 12, 3
+"""Atoms of the largest molecule; random states of each."""
+
+LABELS = LabelConfig(relaxed=0.6, held_out=0.1, seed=7)
+COPPER = {"train": 400, "val": 40, "test": 60}
+
+
+def molecules(out: Path) -> None:
+    """Molecules of H, C, N and O; those held out share no ring scaffold and no sum formula with the others."""
+    from rdkit import Chem
+
+    def is_small(smiles: str) -> bool:
+        molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        return molecule.GetNumAtoms() <= LARGEST and {a.GetSymbol() for a in molecule.GetAtoms()} <= set("HCNO")
+
+    chosen = [s for s in dict.fromkeys(read_sources([f"smiles:{SMILES}"])) if isinstance(s, str) and is_small(s)]
+    split = split_sources(chosen, LABELS)
+    backbone = load_backbone("so3lr")
+    for name, part in (("train", split.train * STATES), ("held_out", split.held_out)):
+        done = label_shards(backbone, part, out / "molecules/labels" / name, LABELS, COMPLETE)
+        print(f"{name}: {len(part)} structures of {len(set(map(str, part)))} molecules in {len(done)} shards", flush=True)
+
+
+def copper(out: Path) -> None:
+    """Strained and rattled cells of 4 to 16 copper atoms, some with a vacancy; Hessians from differences of forces."""
+    rng = np.random.default_rng(3)
+    for name, count in COPPER.items():
+        frames = []
+        for _ in range(count):
+            atoms = bulk("Cu", "fcc", a=3.61, cubic=True).repeat([(1, 1, 1), (2, 1, 1), (2, 2, 1)][rng.integers(3)])
+            if len(atoms) > 4 and rng.random() < 0.3:
+                del atoms[0]
+            atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(scale=0.02, size=(3, 3))), scale_atoms=True)
+            atoms.positions += rng.normal(scale=rng.choice((0.01, 0.05, 0.1)), size=atoms.positions.shape)
+            atoms.calc = EMT()
+            energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+
+            def moved(positions: np.ndarray, atoms: Atoms = atoms) -> np.ndarray:
+                other = atoms.copy()
+                other.positions = positions
+                other.calc = EMT()
+                return other.get_forces()
+
+            hessian = finite_difference_hessian(moved, atoms).hessian
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+            atoms.info["hessian"] = hessian.ravel().tolist()
+            frames.append(atoms)
+        path = out / "copper" / f"{name}.extxyz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            ase.io.write(temporary, frames, format="extxyz")
+        print(f"{name}: {count} cells", flush=True)
+
+
+def databases(out: Path) -> None:
+    """What fairchem reads, from whatever labels are there."""
+    labels = out / "molecules/labels"
+    if labels.exists():
+        train = read_shards(labels / "train")
+        held_out = read_shards(labels / "held_out")
+        parts = {"train": train, "val": held_out[::3], "test": [r for k, r in enumerate(held_out) if k % 3]}
+        for name, records in parts.items():
+            write(out / "molecules" / name, map(as_atoms, records))
+    for name in COPPER:
+        file = out / "copper" / f"{name}.extxyz"
+        if file.exists():
+            write(out / "copper" / name, ase.io.iread(file, index=":"))
+
+
+def as_atoms(record: LabelledStructure) -> Atoms:
+    """A structure with its labels; charge and spin as the omol task reads them."""
+    atoms = record.atoms()
+    atoms.info = {"charge": int(record.charge), "spin": 1, "hessian": record.hessian().ravel()}
+    atoms.calc = SinglePointCalculator(atoms, energy=record.energy, forces=record.forces.astype(float))
+    return atoms
+
+
+def write(folder: Path, frames: Iterator[Atoms]) -> None:
+    """One database with the sizes of its structures beside it, for fairchem's samplers."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    sizes = []
+    with connect(folder / "data.aselmdb") as database:
+        for atoms in frames:
+            size = 3 * len(atoms)
+            data = {key: atoms.info[key] for key in ("charge", "spin") if key in atoms.info}
+            hessian = np.asarray(atoms.info.pop("hessian"), dtype=float).reshape(size, size)
+            database.write(atoms, data=data | {"hessian": hessian})
+            sizes.append(len(atoms))
+    np.savez(folder / "metadata.npz", natoms=np.array(sizes))
+    print(f"{folder}: {len(sizes)} structures of {min(sizes)} to {max(sizes)} atoms", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["molecules", "copper", "databases"])
+    parser.add_argument("--out", type=Path, default=Path("runs/escn"))
+    arguments = parser.parse_args()
+    {"molecules": molecules, "copper": copper, "databases": databases}[arguments.stage](arguments.out)
+
+
+if __name__ == "__main__":
+    main()
