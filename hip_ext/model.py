@@ -22,7 +22,9 @@ from hip_ext.blocks import HessianBlocks
 from hip_ext.card import model_card
 from hip_ext.checkpoint import BackboneRecord, CheckpointConfig, new_head, read_config, read_head, write_checkpoint
 from hip_ext.errors import BackboneError, CheckpointError, HipExtError
+from hip_ext.features import NodeFeatures
 from hip_ext.head import HeadConfig, HessianHead
+from hip_ext.inversion import inverted, mean_blocks
 from hip_ext.shipped import checkpoints_folder, shipped_checkpoints
 from hip_ext.structures import Structures
 from hip_ext.suggest import did_you_mean
@@ -92,14 +94,14 @@ class HessianModel(nn.Module):
 
     @torch.no_grad()
     def hessian(self, atoms: Atoms | Sequence[Atoms] | Structures) -> HessianBlocks:
-        """The Hessian alone: one forward pass of the backbone, no backward pass.
+        """The Hessian alone: one forward pass of the backbone, two if it has no parity, and no backward pass.
 
         Raises:
             StructureError: a structure cannot be used.
             BackboneError: the backbone does not know an element.
         """
         structures = self.structures(atoms)
-        return self.head(self.backbone.features(self.backbone.prepare(structures)), structures)
+        return self._blocks(self.backbone.features(self.backbone.prepare(structures)), structures)
 
     def energy_forces_hessian(self, atoms: Atoms | Sequence[Atoms] | Structures, *, stress: bool = False) -> Prediction:
         """Energy and forces of the backbone and the Hessian, all from one pass of the backbone.
@@ -111,7 +113,7 @@ class HessianModel(nn.Module):
         structures = self.structures(atoms)
         found = self.backbone.evaluate(structures, stress=stress)
         with torch.no_grad():
-            blocks = self.head(found.features, structures)
+            blocks = self._blocks(found.features, structures)
         return Prediction(found.energy, found.forces, found.stress, blocks)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -138,6 +140,14 @@ class HessianModel(nn.Module):
             metrics=self.metrics,
         )
         write_checkpoint(folder, config, self.head, model_card(Path(folder).resolve().name, config))
+
+    def _blocks(self, features: NodeFeatures, structures: Structures) -> HessianBlocks:
+        """What the head makes of the features; where these have no parity, averaged over the structures and −x."""
+        blocks = self.head(features, structures)
+        if features.parity == "o3":
+            return blocks
+        other = inverted(structures)
+        return mean_blocks(blocks, self.head(self.backbone.features(self.backbone.prepare(other)), other))
 
 
 def attach_head(

@@ -27,6 +27,7 @@ from hip_ext.suggest import did_you_mean
 
 GROUP = "hip_ext.backbones"
 BUILT_IN = {
+    "fairchem": "hip_ext.backbones.fairchem:FairchemBackbone",
     "mace": "hip_ext.backbones.mace:MACEBackbone",
     "so3lr": "hip_ext.backbones.so3lr:SO3LRBackbone",
 }
