@@ -17,6 +17,7 @@ from hip_ext.cli.demo import demo
 from hip_ext.cli.distill import distill
 from hip_ext.cli.frequencies import frequencies
 from hip_ext.cli.hessian import hessian
+from hip_ext.cli.mace_train import mace_train
 from hip_ext.errors import HipExtError
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -43,6 +44,7 @@ app.command()(frequencies)
 app.command()(distill)
 app.command()(backbones)
 app.command()(demo)
+app.command("mace-train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(mace_train)
 
 
 def main() -> None:

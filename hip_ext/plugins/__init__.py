@@ -1,0 +1,1 @@
+"""What lives inside a framework's own machinery: its trainers, registries and file formats."""
