@@ -200,7 +200,7 @@ def machine(device: str) -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     versions = {}
-    for package in ("hip-ext", "torch", "mace-torch", "so3krates-torch", "e3nn"):
+    for package in ("hip-ext", "torch", "mace-torch", "so3krates-torch", "fairchem-core", "e3nn"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
