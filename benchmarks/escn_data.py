@@ -52,7 +52,9 @@ def molecules(out: Path) -> None:
     backbone = load_backbone("so3lr")
     for name, part in (("train", split.train * STATES), ("held_out", split.held_out)):
         done = label_shards(backbone, part, out / "molecules/labels" / name, LABELS, COMPLETE)
-        print(f"{name}: {len(part)} structures of {len(set(map(str, part)))} molecules in {len(done)} shards", flush=True)
+        print(
+            f"{name}: {len(part)} structures of {len(set(map(str, part)))} molecules in {len(done)} shards", flush=True
+        )
 
 
 def copper(out: Path) -> None:

@@ -1,0 +1,75 @@
+"""How good a Hessian head is that was trained by fairchem's own command on a small eSCN-MD, on structures it never saw.
+
+    python benchmarks/fairchem_accuracy.py molecules CHECKPOINT runs/escn/molecules/test
+    python benchmarks/fairchem_accuracy.py copper CHECKPOINT runs/escn/copper/test
+
+Three Hessians of every structure: the label (SO3LR's exact one, or differences of EMT's forces), the head's, and the
+model's own by autograd, one against the other. For a few structures the autograd one is checked against differences of
+the model's forces. `benchmarks/escn_data.py` makes the structures, benchmarks/README.md has the commands of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.db import connect
+
+from hip_ext import HessianCalculator
+from hip_ext.atomic import write_text
+from hip_ext.evaluation.metrics import compare, summarise
+from hip_ext.plugins.fairchem import hessian_model
+
+CHECKED = 3
+"""Structures whose autograd Hessian is compared with differences of forces."""
+
+PAIRS = {
+    "direct against label": ("direct", "label"),
+    "own autograd against label": ("autograd", "label"),
+    "direct against own autograd": ("direct", "autograd"),
+}
+
+
+def structures(folder: Path) -> list[tuple[Atoms, np.ndarray]]:
+    """The structures of a database with their labels, eV/Å²."""
+    with connect(next(folder.glob("*.aselmdb")), readonly=True) as database:
+        rows = [(row.toatoms(), row.data) for row in database.select()]
+    for atoms, data in rows:
+        atoms.info |= {key: int(data[key]) for key in ("charge", "spin") if key in data}
+        atoms.calc = None
+    return [(atoms, np.asarray(data["hessian"])) for atoms, data in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("system", choices=["molecules", "copper"])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, help="by default benchmarks/results/fairchem_SYSTEM.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    calculator = HessianCalculator(hessian_model(arguments.checkpoint, dtype=torch.float64))
+    found: dict[str, list[Any]] = {name: [] for name in PAIRS}
+    differences = []
+    for number, (atoms, label) in enumerate(structures(arguments.folder)):
+        matrices = {"label": label}
+        matrices |= {method: calculator.get_hessian(atoms, method=method) for method in ("direct", "autograd")}
+        for name, (predicted, reference) in PAIRS.items():
+            found[name].append(compare(atoms, matrices[predicted], matrices[reference]))
+        if number < CHECKED:
+            numerical = calculator.get_hessian(atoms, method="finite_difference")
+            differences.append(float(np.abs(numerical - matrices["autograd"]).max()))
+    record: dict[str, Any] = {name: summarise(metrics) for name, metrics in found.items()}
+    record["largest difference of autograd and finite differences"] = max(differences)
+    out = arguments.out or Path(__file__).parent / f"results/fairchem_{arguments.system}.json"
+    write_text(out, json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
