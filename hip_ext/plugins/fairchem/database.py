@@ -1,0 +1,104 @@
+"""Writes labelled structures as the databases that fairchem trains on, and what a recipe needs to know of them.
+
+python -m hip_ext.plugins.fairchem.database data/train    # energy_references and energy_scale for a recipe
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+
+from hip_ext.data.store import LabelledStructure
+from hip_ext.errors import DataError
+
+NAME = "data.aselmdb"
+
+
+def write_database(folder: str | Path, records: Iterable[LabelledStructure | Atoms]) -> int:
+    """Writes a folder that `HessianDataset` reads as `src`: `data.aselmdb` and the sizes in `metadata.npz`.
+
+    Args:
+        folder: new, or empty.
+        records: labelled structures, with or without all rows of their Hessian; or ASE structures with energy and
+            forces of a calculator and, where there is one, the Hessian as `info["hessian"]`, eV/Å².
+
+    Returns:
+        How many structures were written.
+
+    Raises:
+        DataError: the folder holds a database already, or there is nothing to write.
+    """
+    folder = Path(folder)
+    if (folder / NAME).exists():
+        raise DataError(f"{folder / NAME} exists: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = []
+    with connect(str(folder / NAME), type="aselmdb") as database:
+        for record in records:
+            atoms, data = _row(record)
+            database.write(atoms, data=data)
+            sizes.append(len(atoms))
+    if not sizes:
+        raise DataError(f"no structures to write to {folder}")
+    np.savez(folder / "metadata.npz", natoms=np.array(sizes))
+    return len(sizes)
+
+
+def scales(folder: str | Path) -> tuple[list[float], float]:
+    """Energies of isolated atoms by atomic number, eV, fitted to the energies, and the forces' root mean square, eV/Å.
+
+    Raises:
+        DataError: there is no such database, or it holds no energies and forces.
+    """
+    path = Path(folder) / NAME
+    if not path.exists():
+        raise DataError(f"there is no database {path}: write it with write_database()")
+    counts, energies, squares = [], [], []
+    with connect(str(path), type="aselmdb", readonly=True) as database:
+        for row in database.select():
+            if "energy" in row and "forces" in row:
+                counts.append(np.bincount(row.numbers, minlength=119))
+                energies.append(row.energy)
+                squares.append(np.mean(row.forces**2))
+    if not energies:
+        raise DataError(f"{path} holds no energies and forces")
+    table = np.array(counts)
+    last = int(np.flatnonzero(table.any(axis=0)).max())
+    references = np.linalg.lstsq(table[:, : last + 1].astype(float), np.array(energies), rcond=None)[0]
+    return references.round(6).tolist(), float(np.sqrt(np.mean(squares)))
+
+
+def _row(record: LabelledStructure | Atoms) -> tuple[Atoms, dict[str, object]]:
+    atoms = record if isinstance(record, Atoms) else _atoms(record)
+    data = {name: value for name, value in atoms.info.items() if _is_plain(value) or name == "hessian"}
+    return atoms, {"charge": 0, "spin": 1} | data
+
+
+def _atoms(record: LabelledStructure) -> Atoms:
+    atoms = Atoms(record.numbers, positions=record.positions, info={"charge": round(record.charge)})
+    atoms.calc = SinglePointCalculator(
+        atoms, energy=float(record.energy), forces=np.asarray(record.forces, dtype=float)
+    )
+    if record.is_complete:
+        atoms.info["hessian"] = record.hessian()
+    return atoms
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    references, scale = scales(sys.argv[1])
+    print(f"energy_references: {references}\nenergy_scale: {scale:.4g}")
