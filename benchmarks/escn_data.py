@@ -2,7 +2,7 @@
 
     python benchmarks/escn_data.py molecules --out runs/escn     # needs so3krates-torch and RDKit; about 15 minutes
     python benchmarks/escn_data.py copper --out runs/escn        # a minute
-    python benchmarks/escn_data.py databases --out runs/escn     # needs ase-db-backends, which comes with fairchem
+    python benchmarks/escn_data.py databases --out runs/escn     # needs fairchem
 
 The first two write shards of labels (see `hip_ext.data.store`) and extended XYZ, both resumable; the last one writes
 what fairchem reads, `SYSTEM/{train,val,test}/*.aselmdb` with energy, forces and the Hessian of every structure.
@@ -11,8 +11,7 @@ what fairchem reads, `SYSTEM/{train,val,test}/*.aselmdb` with energy, forces and
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import ase.io
@@ -21,7 +20,6 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.db import connect
 
 from hip_ext.atomic import atomic_path
 from hip_ext.backbones import load_backbone
@@ -89,42 +87,29 @@ def copper(out: Path) -> None:
 
 
 def databases(out: Path) -> None:
-    """What fairchem reads, from whatever labels are there."""
+    """What fairchem reads, from whatever labels are there; databases that are there already are left alone."""
+    from hip_ext.plugins.fairchem import write_database
+
+    parts: dict[Path, Iterable[LabelledStructure | Atoms]] = {}
     labels = out / "molecules/labels"
     if labels.exists():
-        train = read_shards(labels / "train")
         held_out = read_shards(labels / "held_out")
-        parts = {"train": train, "val": held_out[::3], "test": [r for k, r in enumerate(held_out) if k % 3]}
-        for name, records in parts.items():
-            write(out / "molecules" / name, map(as_atoms, records))
+        parts[out / "molecules/train"] = read_shards(labels / "train")
+        parts[out / "molecules/val"] = held_out[::3]
+        parts[out / "molecules/test"] = [record for number, record in enumerate(held_out) if number % 3]
     for name in COPPER:
         file = out / "copper" / f"{name}.extxyz"
         if file.exists():
-            write(out / "copper" / name, ase.io.iread(file, index=":"))
+            parts[out / "copper" / name] = map(with_matrix, ase.io.iread(file, index=":"))
+    for folder, records in parts.items():
+        if not folder.exists():
+            print(f"{folder}: {write_database(folder, records)} structures", flush=True)
 
 
-def as_atoms(record: LabelledStructure) -> Atoms:
-    """A structure with its labels; charge and spin as the omol task reads them."""
-    atoms = record.atoms()
-    atoms.info = {"charge": int(record.charge), "spin": 1, "hessian": record.hessian().ravel()}
-    atoms.calc = SinglePointCalculator(atoms, energy=record.energy, forces=record.forces.astype(float))
+def with_matrix(atoms: Atoms) -> Atoms:
+    """A cell from an extended XYZ file, its Hessian as a matrix."""
+    atoms.info["hessian"] = np.reshape(atoms.info["hessian"], (3 * len(atoms), 3 * len(atoms)))
     return atoms
-
-
-def write(folder: Path, frames: Iterator[Atoms]) -> None:
-    """One database with the sizes of its structures beside it, for fairchem's samplers."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    sizes = []
-    with connect(folder / "data.aselmdb") as database:
-        for atoms in frames:
-            size = 3 * len(atoms)
-            data = {key: atoms.info[key] for key in ("charge", "spin") if key in atoms.info}
-            hessian = np.asarray(atoms.info.pop("hessian"), dtype=float).reshape(size, size)
-            database.write(atoms, data=data | {"hessian": hessian})
-            sizes.append(len(atoms))
-    np.savez(folder / "metadata.npz", natoms=np.array(sizes))
-    print(f"{folder}: {len(sizes)} structures of {min(sizes)} to {max(sizes)} atoms", flush=True)
 
 
 def main() -> None:
