@@ -11,6 +11,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import torch
+
+# Beside MACE there is e3nn 0.4, whose tables hold slices; with these allowed, torch's safe loading reads them.
+torch.serialization.add_safe_globals([slice])
+
 _PLACES = {
     "DirectHessianCalculator": "calculator",
     "DirectHessianHead": "head",

@@ -84,7 +84,7 @@ def hessian_model(source: Any, *, task: str | None = None, **options: Any) -> He
         source: an inference checkpoint (a pickle: name only files that you trust) or a predict unit, which stays as it
             is.
         task: fairchem's task name (omol, …), for models with several.
-        options: of the backbone, as in `load_backbone("fairchem", …)`.
+        options: of the backbone, as in `load_backbone("fairchem", …)`; a borrowed backbone, such as MACE, takes none.
 
     Raises:
         BackboneError: there is no such checkpoint, or no Hessian head in it.
@@ -95,6 +95,9 @@ def hessian_model(source: Any, *, task: str | None = None, **options: Any) -> He
         raise BackboneError("there is no Hessian head in this model: see attach() and add_hessian_head()")
     ours = {name: head for name, head in model.output_heads.items() if isinstance(head, DirectHessianHead)}
     found = next(h for h in ours.values() if task is None or h.tasks is None or f"{task}_{DIRECT}" in h.tasks)
+    borrowed = getattr(model.backbone, "adapter", None)
+    if borrowed is not None:
+        return HessianModel(borrowed, found.head.to(device=borrowed.device, dtype=borrowed.dtype).eval())
     for name in ours:
         del model.output_heads[name]
     left = [one for one in model.tasks.values() if not is_direct(one)]

@@ -65,8 +65,8 @@ class HessianTrainEvalUnit(MLIPTrainEvalUnit):
         averaged = self.eval_unit.model
         self.eval_unit = TolerantEvalUnit(job_config, None, seen, tf32=self.tf32)
         self.eval_unit.setup_train_eval_unit(averaged)
-        parts = [model.backbone, *model.output_heads.values()]
-        self._resting = [part for part in parts if not any(p.requires_grad for p in part.parameters())]
+        weights = {part: list(part.parameters()) for part in (model.backbone, *model.output_heads.values())}
+        self._resting = [part for part, own in weights.items() if own and not any(p.requires_grad for p in own)]
 
     def on_train_start(self, state: Any) -> None:
         """Checks that there is something to learn from, restores a stopped run, and sets the scales of a new head.
