@@ -6,10 +6,10 @@ are neighbours of their own images.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,37 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import molecule
 from ase.calculators.calculator import Calculator
-from torch import Tensor, nn
+from torch import nn
 
-from hip_ext.backbones import Backbone, load_backbone
-from hip_ext.features import NodeFeatures
+from hip_ext.backbones import load_backbone
+from hip_ext.testing import (
+    BackboneCase,
+    assert_same_features,
+    default_dtype,
+    methanol_crystal,
+    organic_structures,
+    random_orthogonal,
+    turned,
+)
 
+__all__ = [
+    "CASES",
+    "BackboneCase",
+    "assert_same_features",
+    "default_dtype",
+    "mace_calculator",
+    "methanol_crystal",
+    "organic_structures",
+    "random_mace",
+    "random_orthogonal",
+    "so3lr_calculator",
+    "telluride_structures",
+    "trained_mace",
+    "turned",
+]
 
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Torch's default dtype for the length of the block: frameworks build and evaluate models under it."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def random_mace(hidden: str = "16x0e+16x1o", seed: int = 0, **changes: Any) -> nn.Module:
@@ -91,15 +105,6 @@ def trained_mace(weights: Path, name: str) -> nn.Module:
     return model
 
 
-def methanol_crystal() -> Atoms:
-    """One methanol in a triclinic cell so small that its images are its neighbours, with atoms outside the cell."""
-    atoms = molecule("CH3OH")
-    atoms.set_cell([[4.6, 0.0, 0.0], [1.1, 4.9, 0.0], [-0.7, 0.9, 5.2]])
-    atoms.pbc = True
-    atoms.rattle(0.05, seed=3)
-    return atoms
-
-
 def telluride_crystal() -> Atoms:
     """Four atoms of Ge, Sb and Te near a rock-salt lattice, in a triclinic cell."""
     cell = [[4.3, 0.0, 0.0], [2.1, 3.7, 0.0], [2.2, 1.3, 7.2]]
@@ -107,14 +112,6 @@ def telluride_crystal() -> Atoms:
     atoms = Atoms("GeTeSbTe", scaled_positions=scaled, cell=cell, pbc=True)
     atoms.rattle(0.05, seed=3)
     return atoms
-
-
-def organic_structures() -> tuple[Atoms, Atoms, Atoms]:
-    """Two rattled molecules and a crystal of H, C, N and O."""
-    ethanol, nitromethane = molecule("CH3CH2OH"), molecule("CH3NO2")
-    ethanol.rattle(0.05, seed=1)
-    nitromethane.rattle(0.05, seed=2)
-    return ethanol, nitromethane, methanol_crystal()
 
 
 def telluride_structures() -> tuple[Atoms, Atoms, Atoms]:
@@ -146,65 +143,29 @@ def mace_calculator(model: nn.Module) -> Calculator:
     return MACECalculator(models=[model], default_dtype="float64")
 
 
-@dataclass(frozen=True)
-class BackboneCase:
-    """A backbone and what to try it on.
-
-    Attributes:
-        kind: registry name.
-        make_model: builds the framework's module anew, given the folder of trained weights.
-        structures: two molecules and a crystal.
-        own_calculator: the framework's own ASE calculator around a module, in float64.
-        layers: the attribute that lists the layers which a forward pass calls once each.
-    """
-
-    kind: str
-    make_model: Callable[[Any], nn.Module]
-    structures: Callable[[], tuple[Atoms, Atoms, Atoms]]
-    own_calculator: Callable[[nn.Module], Calculator]
-    layers: str
-
-    def attach(self, model: nn.Module) -> Backbone:
-        """The adapter around a module."""
-        return load_backbone(self.kind, model)
-
-
-def _so3lr_model(_: object) -> nn.Module:
+@cache
+def _so3lr_model() -> nn.Module:
     pytest.importorskip("so3krates_torch", reason="needs so3krates-torch")
     return load_backbone("so3lr", dtype=torch.float64).model
 
 
-def _trained(name: str) -> Callable[[Any], nn.Module]:
-    return lambda request: trained_mace(request.getfixturevalue("shared") / "weights", name)
+@cache
+def _trained_model(name: str) -> nn.Module:
+    if not (SHARED / "weights").is_dir():
+        pytest.skip("needs the folder ../shared (trained MACE weights), which is not here")
+    return trained_mace(SHARED / "weights", name)
 
 
+def _copies_of(build: Callable[[], nn.Module]) -> Callable[..., nn.Module]:
+    """Makes copies of one model: they take a tenth of the time in which e3nn sets up its products."""
+    return lambda *_: copy.deepcopy(build())
+
+
+_so3lr, _mace = partial(load_backbone, "so3lr"), partial(load_backbone, "mace")
+_random, _spice, _gst = cache(random_mace), partial(_trained_model, "mace_spice"), partial(_trained_model, "mace_gst")
 CASES = {
-    "so3lr": BackboneCase("so3lr", _so3lr_model, organic_structures, so3lr_calculator, "euclidean_transformers"),
-    "mace": BackboneCase("mace", lambda _: random_mace(), organic_structures, mace_calculator, "interactions"),
-    "mace_spice": BackboneCase("mace", _trained("mace_spice"), organic_structures, mace_calculator, "interactions"),
-    "mace_gst": BackboneCase("mace", _trained("mace_gst"), telluride_structures, mace_calculator, "interactions"),
+    "so3lr": BackboneCase(_copies_of(_so3lr_model), _so3lr, so3lr_calculator, layers="euclidean_transformers"),
+    "mace": BackboneCase(_copies_of(_random), _mace, mace_calculator, layers="interactions"),
+    "mace_spice": BackboneCase(_copies_of(_spice), _mace, mace_calculator, layers="interactions"),
+    "mace_gst": BackboneCase(_copies_of(_gst), _mace, mace_calculator, telluride_structures, layers="interactions"),
 }
-
-
-def assert_same_features(found: NodeFeatures, expected: NodeFeatures, relative: float = 1e-10) -> None:
-    """Compares degree by degree, relative to the largest component of the degree."""
-    for name in ("scalars", "vectors", "tensors"):
-        a, b = getattr(found, name), getattr(expected, name)
-        assert a.shape == b.shape
-        scale = float(b.abs().max()) if b.numel() else 1.0
-        assert float((a - b).abs().max() if b.numel() else 0.0) <= relative * scale, name
-
-
-def turned(features: NodeFeatures, q: Tensor) -> NodeFeatures:
-    """The features as they must be after x → Q x, with Q in O(3)."""
-    vectors = torch.einsum("xy,ncy->ncx", q, features.vectors)
-    tensors = torch.einsum("xa,ncab,yb->ncxy", q, features.tensors, q)
-    return NodeFeatures(features.scalars, vectors, tensors, features.parity)
-
-
-def random_orthogonal(seed: int, determinant: int) -> Tensor:
-    """A random element of O(3) with the given determinant, float64."""
-    generator = torch.Generator().manual_seed(seed)
-    q, r = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
-    q = q * torch.sign(torch.diagonal(r))
-    return q * (determinant * torch.sign(torch.linalg.det(q)))
