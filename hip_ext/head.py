@@ -28,10 +28,9 @@ from hip_ext.structures import Structures
 from hip_ext.suggest import first_problem
 from hip_ext.sum_rules import with_acoustic_diagonal, without_remainder
 
-
 OUTLIER = 8.0
-"""No scalar feature counts for more standard deviations than this. Those of a rare atom (in H₂, between two others) can lie
-45 from the mean, and the products of the messages would raise that to the fourth power."""
+"""No scalar feature counts for more standard deviations than this. Those of a rare atom (in H₂, between two others) can
+lie 45 from the mean, and the products of the messages would raise that to the fourth power."""
 
 
 class HeadConfig(BaseModel):

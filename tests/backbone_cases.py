@@ -156,9 +156,9 @@ def _trained_model(name: str) -> nn.Module:
     return trained_mace(SHARED / "weights", name)
 
 
-def _copies_of(build: Callable[[], nn.Module]) -> Callable[..., nn.Module]:
+def _copies_of(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     """Makes copies of one model: they take a tenth of the time in which e3nn sets up its products."""
-    return lambda *_: copy.deepcopy(build())
+    return lambda: copy.deepcopy(build())
 
 
 _so3lr, _mace = partial(load_backbone, "so3lr"), partial(load_backbone, "mace")

@@ -18,8 +18,6 @@ from hip_ext.structures import Structures
 from hip_ext.testing import BackboneCase, BackboneConformance, Snapshot, assert_same_features, features_of
 from hip_ext.testing.snapshot import hooks_on
 
-DRAWING = ("test_the_model_stays_as_it_was", "test_the_module_called_by_itself_gives_the_same_bits")
-
 
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request) -> BackboneCase:
@@ -27,12 +25,6 @@ def case(request) -> BackboneCase:
 
 
 class TestBackbone(BackboneConformance):
-    @pytest.fixture(autouse=True)
-    def known_defect(self, case, request):
-        """so3krates-torch's own ASE calculator draws from torch's random numbers when it makes its DataLoader."""
-        if case is CASES["so3lr"] and request.node.originalname in DRAWING:
-            request.applymarker(pytest.mark.xfail(strict=True, reason="its calculator draws random numbers"))
-
     def test_reflections_are_promised(self, backbone):
         assert backbone.parity == "o3"
 

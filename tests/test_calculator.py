@@ -32,8 +32,8 @@ def name(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def module(name, request) -> torch.nn.Module:
-    return ToyModel() if name == "toy" else CASES[name].make_model(request)
+def module(name) -> torch.nn.Module:
+    return ToyModel() if name == "toy" else CASES[name].make_model()
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_implemented_properties_are_those_of_the_frameworks_calculator(calc, own
 
 def test_charge_and_spin_are_the_frameworks_own():
     pytest.importorskip("so3krates_torch", reason="needs so3krates-torch")
-    module = CASES["so3lr"].make_model(None)
+    module = CASES["so3lr"].make_model()
     calc = HessianCalculator(attach_head(CASES["so3lr"].attach(module), SMALL))
     with default_dtype(torch.float64):
         own = CASES["so3lr"].own_calculator(copy.deepcopy(module))

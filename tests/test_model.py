@@ -38,7 +38,7 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 @pytest.fixture(scope="module", params=["toy", "so3lr", "mace", "mace_spice"])
 def model(request) -> HessianModel:
     name = request.param
-    backbone = ToyBackbone() if name == "toy" else CASES[name].attach(CASES[name].make_model(request))
+    backbone = ToyBackbone() if name == "toy" else CASES[name].attach(CASES[name].make_model())
     return attach_head(backbone, SMALL)
 
 

@@ -20,6 +20,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor, nn
 
 from hip_ext.backbones.base import Backbone, BackboneSource, Evaluation
+from hip_ext.backbones.borrowed import converted, usable_device
 from hip_ext.backbones.fingerprint import fingerprint
 from hip_ext.features import NodeFeatures
 from hip_ext.pairs import pair_graph
@@ -110,7 +111,7 @@ class ToyBackbone(Backbone):
     ) -> ToyBackbone:
         """Wraps a model, or makes one, in float64, with the arguments of `ToyModel`."""
         model = source if isinstance(source, ToyModel) else ToyModel(**options)
-        return cls(model.to(device=device, dtype=dtype).eval(), "in-memory" if model is source else "toy")
+        return cls(converted(model, usable_device(device), dtype), "in-memory" if model is source else "toy")
 
     def prepare(self, structures: Structures) -> dict[str, Tensor]:
         """Directed edges with their shifts in Å, species as rows of `ELEMENTS`, charge and spin."""
