@@ -256,7 +256,7 @@ def _load_recorded(
     has_name = record.name not in ("in-memory", "calculator")
     released = re.fullmatch(r"[A-Za-z0-9_.:-]+", record.name) and not Path(record.name).is_file()
     if not has_name or not (released or trust_source):
-        trust = ", or trust_source=True to read that file, which can run code" if has_name else ""
+        trust = ", or trust_source=True (--trust-source) to read that file, which can run code" if has_name else ""
         raise CheckpointError(
             f"{folder} belongs to {record.kind} {record.name!r}, which is not a released model: "
             f"pass backbone=load_backbone({record.kind!r}, ...){trust}"

@@ -299,7 +299,7 @@ def test_a_header_that_promises_too_much_is_refused(folder):
 
 def test_tensors_must_be_exactly_those_of_the_head(folder):
     path = folder / "model.safetensors"
-    data, name = path.read_bytes(), "mix_scalars.weight"
+    data, name = path.read_bytes(), "mix_scalars.0.weight"
     inf = float("inf")
 
     def set_to(value: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, torch.Tensor]], None]:

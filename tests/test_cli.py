@@ -22,6 +22,7 @@ from ase.io import read, write
 from typer.testing import CliRunner
 
 from hip_ext import attach_head, from_pretrained, shipped
+from hip_ext.backbones import load_backbone
 from hip_ext.cli import app
 from hip_ext.cli.demo import IN_TRAINING, MOLECULES
 from hip_ext.cli.options import DEFAULT_MODEL
@@ -407,7 +408,7 @@ print(time.process_time(), *sorted({"torch", "numpy", "ase", "mace"} & {n.split(
 """
     done = process("-c", code)
     assert done.returncode == 0, done.stderr
-    for command in ("hessian", "frequencies", "backbones", "demo"):
+    for command in ("hessian", "frequencies", "backbones", "demo", "distill", "mace-train"):
         assert command in done.stdout
     seconds, *heavy = done.stdout.splitlines()[-1].split()
     assert heavy == [] and float(seconds) < 1.0
@@ -415,6 +416,14 @@ print(time.process_time(), *sorted({"torch", "numpy", "ase", "mace"} & {n.split(
 
 def test_version():
     assert re.fullmatch(r"hip-ext \S+\n", hip_ext("--version").stdout)
+
+
+def test_backbone_file_is_read_only_when_it_is_trusted(tmp_path, frames):
+    torch.save(load_backbone("so3lr", dtype=torch.float64).model, tmp_path / "my.model")
+    attach_head("so3lr", source=str(tmp_path / "my.model")).save_pretrained(tmp_path / "head")
+    arguments = ("hessian", frames, "--model", tmp_path / "head")
+    assert "--trust-source" in hip_ext(*arguments, code=2).stderr
+    assert len(json.loads(hip_ext(*arguments, "--trust-source", "--json").stdout)) == 2
 
 
 # The examples

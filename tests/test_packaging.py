@@ -158,6 +158,7 @@ print(json.dumps({f"{point.group}:{point.name}": callable(point.load()) for poin
 """
     assert ask(target, tmp_path, code) == {
         "console_scripts:hip-ext": True,
+        "hip_ext.backbones:fairchem": True,
         "hip_ext.backbones:mace": True,
         "hip_ext.backbones:so3lr": True,
     }

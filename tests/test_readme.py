@@ -13,7 +13,7 @@ from hip_ext.shipped import shipped_checkpoints
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-COMMANDS = sorted(set(re.findall(r"^hip-ext (\w+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE)))
+COMMANDS = sorted(set(re.findall(r"^hip-ext ([\w-]+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE)))
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))

@@ -18,6 +18,7 @@ from hip_ext.cli.options import (
     MethodOption,
     ModelOption,
     OutOption,
+    TrustOption,
 )
 from hip_ext.cli.output import check_format, print_json, print_tables, table, write_results
 
@@ -35,6 +36,7 @@ ThresholdOption = Annotated[
 def frequencies(
     file: FileArgument,
     model: ModelOption = DEFAULT_MODEL,
+    trust_source: TrustOption = False,
     method: MethodOption = Method.direct,
     compare: CompareOption = None,
     threshold: ThresholdOption = 10.0,
@@ -46,7 +48,7 @@ def frequencies(
     Translations and rotations are projected out. In JSON and in files an imaginary frequency is a negative number.
     """
     check_format(out)
-    made = make_all(file, model, method, compare is not None)
+    made = make_all(file, model, trust_source, method, compare is not None)
     found = []
     for index, one in enumerate(made):
         with named(file, index, len(made)):

@@ -15,6 +15,7 @@ from hip_ext.cli.options import (
     MethodOption,
     ModelOption,
     OutOption,
+    TrustOption,
 )
 from hip_ext.cli.output import check_format, print_json, print_tables, table, write_results
 
@@ -22,6 +23,7 @@ from hip_ext.cli.output import check_format, print_json, print_tables, table, wr
 def hessian(
     file: FileArgument,
     model: ModelOption = DEFAULT_MODEL,
+    trust_source: TrustOption = False,
     method: MethodOption = Method.direct,
     compare: CompareOption = None,
     out: OutOption = None,
@@ -29,7 +31,7 @@ def hessian(
 ) -> None:
     """Predict the Hessian (3N × 3N, eV/Å²) of every structure in a file."""
     check_format(out)
-    made = make_all(file, model, method, compare is not None)
+    made = make_all(file, model, trust_source, method, compare is not None)
     if out is not None:
         write_results(out, [one.atoms for one in made], [{"hessian": one.hessian} for one in made])
     summaries = [summary(one) for one in made]

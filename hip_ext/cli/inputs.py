@@ -54,8 +54,8 @@ def named(path: Path, index: int, count: int) -> Iterator[None]:
         raise type(error)(f"{place}: {error}") from None
 
 
-def load_model(name: str) -> HessianModel:
-    """The model of a checkpoint.
+def load_model(name: str, trust_source: bool = False) -> HessianModel:
+    """The model of a checkpoint; its backbone is read from a file only where that is trusted.
 
     Raises:
         HipExtError: as `from_pretrained`.
@@ -66,7 +66,7 @@ def load_model(name: str) -> HessianModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return from_pretrained(name)
+            return from_pretrained(name, trust_source=trust_source)
     except HipExtError:
         raise
     except ImportError as error:

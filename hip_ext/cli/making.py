@@ -47,7 +47,7 @@ class Made:
     exact_seconds: float | None = None
 
 
-def make_all(file: Path, model_name: str, method: Method, compare: bool) -> list[Made]:
+def make_all(file: Path, model_name: str, trust_source: bool, method: Method, compare: bool) -> list[Made]:
     """Reads a file and makes the Hessian of every frame.
 
     Raises:
@@ -57,7 +57,7 @@ def make_all(file: Path, model_name: str, method: Method, compare: bool) -> list
         raise ConfigError("--compare autograd needs a prediction to compare: leave out --method autograd")
     frames = read_frames(file)
     with progress(len(frames), "Hessians") as advance:
-        model = load_model(model_name)
+        model = load_model(model_name, trust_source)
         note = untaught(model, frames) if method is Method.direct else ""
         if note:
             print(f"hip-ext: warning: {note}", file=sys.stderr)

@@ -28,6 +28,9 @@ FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="Structures in any format that ASE reads; all frames are used.")
 ]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A checkpoint that ships, or the folder of one.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-source", help="Read the backbone's file that the checkpoint names; it can run code.")
+]
 MethodOption = Annotated[
     Method, typer.Option(help="direct: predicted by the head. autograd: exact, from the backbone's energy.")
 ]
