@@ -104,7 +104,7 @@ class HessianModel(nn.Module):
         return self._blocks(self.backbone.features(self.backbone.prepare(structures)), structures)
 
     def energy_forces_hessian(self, atoms: Atoms | Sequence[Atoms] | Structures, *, stress: bool = False) -> Prediction:
-        """Energy and forces of the backbone and the Hessian, all from one pass of the backbone.
+        """Energy and forces of the backbone and the Hessian, from one pass of it where its features have parity.
 
         Raises:
             StructureError: a structure cannot be used.

@@ -122,7 +122,7 @@ class MACEBackbone(Backbone):
         """The messages of all layers, from one forward pass that ends with the last of them."""
         with outputs_of(self.model.interactions) as outputs, ended_by(self.model.interactions[-1]):
             self.model(dict(inputs), compute_force=False)
-        return self._collect(outputs)
+        return self.collected(outputs)
 
     def evaluate(self, structures: Structures, *, stress: bool = False) -> Evaluation:
         """Energy, forces, optionally stress, and messages, from one pass."""
@@ -130,7 +130,7 @@ class MACEBackbone(Backbone):
         with torch.enable_grad(), outputs_of(self.model.interactions) as outputs:
             found = self.model(inputs, compute_force=True, compute_stress=stress)
         tensor = found["stress"].detach() if stress else None
-        return Evaluation(found["energy"].detach(), found["forces"].detach(), tensor, self._collect(outputs).detach())
+        return Evaluation(found["energy"].detach(), found["forces"].detach(), tensor, self.collected(outputs).detach())
 
     def calculator(self) -> Calculator:
         """A MACECalculator around the same module, for the same head."""
@@ -141,7 +141,8 @@ class MACEBackbone(Backbone):
                 models=[self.model], device=str(self.device), default_dtype=dtype, head=self.head
             )
 
-    def _collect(self, outputs: list[tuple[Tensor, Tensor | None]]) -> NodeFeatures:
+    def collected(self, outputs: list[tuple[Tensor, Tensor | None]]) -> NodeFeatures:
+        """Features from what the interactions of one pass have returned."""
         split = [layout.split(message) for (message, _), layout in zip(outputs, self._layouts, strict=True)]
         scalars, vectors, components = (torch.cat(blocks, dim=1) for blocks in zip(*split, strict=True))
         return NodeFeatures(scalars.squeeze(-1), vectors, tensor_from_e3nn_l2(components), self.parity)

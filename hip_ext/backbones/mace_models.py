@@ -51,7 +51,7 @@ def import_mace(name: str) -> ModuleType:
     torch.serialization.add_safe_globals([slice])
     try:
         importlib.import_module("e3nn.o3")
-        with _unpickling_allowed():
+        with unpickling_allowed():
             return importlib.import_module(name)
     except ImportError as error:
         raise MissingDependencyError(f"MACE is installed but cannot be imported: {reason_of(error)}") from error
@@ -85,7 +85,7 @@ def _released(source: str, device: torch.device | None) -> nn.Module:
     if name and name not in known:
         raise BackboneError(f"{family} has no model {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
     try:
-        with _unpickling_allowed():
+        with unpickling_allowed():
             return getattr(released, family)(name or None, device=str(device or "cpu"), return_raw_model=True)
     except Exception as error:  # of the network, of the disk, or of a damaged file in MACE's cache
         reason = reason_of(error.__cause__ or error)
@@ -95,7 +95,7 @@ def _released(source: str, device: torch.device | None) -> nn.Module:
 
 
 @contextmanager
-def _unpickling_allowed() -> Iterator[None]:
+def unpickling_allowed() -> Iterator[None]:
     """Where MACE calls torch.load without arguments, pickles must be allowed; MACE would allow them for good."""
     variable = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(variable)

@@ -49,7 +49,7 @@ class JointMACE(nn.Module):
         structures = structures_of(self.energy_model, data)
         with outputs_of(self.energy_model.interactions) as outputs:
             results: dict[str, Tensor | None] = self.energy_model(data, training=training, **wanted)
-        features = self.backbone._collect(outputs)
+        features = self.backbone.collected(outputs)
         return results | {DIRECT_HESSIAN: self.hessian(features if training else features.detach(), structures)}
 
     def hessian(self, features: NodeFeatures, structures: Structures) -> Tensor:

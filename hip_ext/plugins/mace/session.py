@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from hip_ext.backbones.borrowed import read_module
 from hip_ext.backbones.mace import MACEBackbone
-from hip_ext.backbones.mace_models import _unpickling_allowed, find_model, import_mace
+from hip_ext.backbones.mace_models import find_model, import_mace, unpickling_allowed
 from hip_ext.errors import BackboneError, ConfigError, DataError
 from hip_ext.plugins.mace.checkpoints import checkpoint_handler
 from hip_ext.plugins.mace.head import fitted_head
@@ -80,7 +80,7 @@ class Session:
     def run(self) -> None:
         """MACE's `run` with the globals of its module, some of them replaced by methods of this class."""
         names = {name: getattr(self, name) for name in HOOKS}
-        names |= {name: _unpickling_allowed()(getattr(self.mace, name)) for name in RELEASED}
+        names |= {name: unpickling_allowed()(getattr(self.mace, name)) for name in RELEASED}
         names["torch"] = Overlay(torch, load=self.load)
         names["tools"] = Overlay(self.mace.tools, train=self.train, CheckpointHandler=checkpoint_handler)
         names["torch_geometric"] = SimpleNamespace(dataloader=SimpleNamespace(DataLoader=self.loader))
