@@ -3,8 +3,8 @@
     python benchmarks/fairchem_accuracy.py molecules CHECKPOINT runs/escn/molecules/test
     python benchmarks/fairchem_accuracy.py copper CHECKPOINT runs/escn/copper/test
 
-Inversion: the features of structure and inverted structure averaged ("direct", one pass of the head), the two Hessians
-averaged, and neither, for the trained head and for one with random weights.
+Inversion: beside "direct", for which the features of structure and inverted structure are averaged, the two Hessians
+averaged, and neither; for the trained head and for one with random weights, of which only the last figure means much.
 
 Three Hessians of every structure: the label (SO3LR's exact one, or differences of EMT's forces), the head's, and the
 model's own by autograd, one against the other. For a few structures the autograd one is checked against differences of

@@ -83,12 +83,24 @@ def sample_block_sizes(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     distances, norms = [], []
     for example in examples:
         positions = torch.as_tensor(example.record.positions, dtype=example.rows.dtype)
-        distance = torch.cdist(positions[example.labelled], positions)
-        norm = torch.linalg.vector_norm(example.rows, dim=(1, 3))
-        other = distance > 0
-        distances.append(distance[other])
-        norms.append(norm[other])
+        distance, norm = block_sizes(positions, example.labelled, example.rows)
+        distances.append(distance)
+        norms.append(norm)
     return torch.cat(distances), torch.cat(norms)
+
+
+def block_sizes(positions: Tensor, labelled: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (Å) and Frobenius norms (eV/Å²) of the off-diagonal blocks in some rows of a molecule's Hessian.
+
+    Args:
+        positions: Å, [n, 3].
+        labelled: the atoms whose rows are given, int64 [k].
+        rows: eV/Å², [k, 3, n, 3].
+    """
+    atoms = torch.arange(len(positions), device=positions.device)
+    other = labelled[:, None].to(atoms.device) != atoms
+    distance = torch.cdist(positions[labelled], positions)
+    return distance[other], torch.linalg.vector_norm(rows, dim=(1, 3))[other]
 
 
 def _features(backbone: Backbone, records: Sequence[LabelledStructure], path: Path) -> NodeFeatures:

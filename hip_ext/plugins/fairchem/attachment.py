@@ -58,13 +58,13 @@ def attach(
     with torch.random.fork_rng(devices=[]):
         config = (head.config if head is not None else HeadConfig()).model_dump()
         new = DirectHessianHead(model.backbone, names, config)
+    new.to(device=next(model.backbone.parameters()).device, dtype=predict_unit.inference_settings.base_precision_dtype)
     if head is not None:
         if tuple(head.widths) != new.head.widths:
             raise BackboneError(f"the head expects {head.widths} features, the backbone gives {new.head.widths}")
         new.head.load_state_dict(head.state_dict())
     new.follow(model)
     new.requires_grad_(False).eval()
-    new.to(device=next(model.backbone.parameters()).device, dtype=predict_unit.inference_settings.base_precision_dtype)
     if model.pass_through_head_outputs:
         model.output_heads[NAME] = new
     else:
@@ -87,14 +87,24 @@ def hessian_model(source: Any, *, task: str | None = None, **options: Any) -> He
         options: of the backbone, as in `load_backbone("fairchem", …)`; a borrowed backbone, such as MACE, takes none.
 
     Raises:
-        BackboneError: there is no such checkpoint, or no Hessian head in it.
+        BackboneError: there is no such checkpoint, no Hessian head (for that task) in it, or its experts are merged.
     """
     unit = _open(source) if isinstance(source, str | Path) else copy.deepcopy(source)
     model = _hydra(unit)
+    if getattr(model.backbone, "_merged_composition", None) is not None:
+        raise BackboneError(
+            "the experts of this predict unit are merged for one composition: give the checkpoint's path, or load it "
+            "with inference_settings='batch'"
+        )
     if not any(isinstance(head, DirectHessianHead) for head in model.output_heads.values()):
         raise BackboneError("there is no Hessian head in this model: see attach() and add_hessian_head()")
     ours = {name: head for name, head in model.output_heads.items() if isinstance(head, DirectHessianHead)}
-    found = next(h for h in ours.values() if task is None or h.tasks is None or f"{task}_{DIRECT}" in h.tasks)
+    known = {name: one.datasets for name, one in model.tasks.items() if is_direct(one)}
+    names = {name for name, datasets in known.items() if task is None or task in datasets}
+    found = next((h for h in ours.values() if names and (h.tasks is None or names & set(h.tasks))), None)
+    if found is None:
+        meant = ", ".join(sorted({dataset for datasets in known.values() for dataset in datasets}))
+        raise BackboneError(f"no Hessian head in this model is for the task {task!r}, only for {meant or 'none'}")
     borrowed = getattr(model.backbone, "adapter", None)
     if borrowed is not None:
         return HessianModel(borrowed, found.head.to(device=borrowed.device, dtype=borrowed.dtype).eval())

@@ -152,8 +152,7 @@ class HipExtBackbone(nn.Module, BackboneInterface):
             StructureError: no electron count allows them, or the structure cannot be used.
         """
         Structures.from_ase(atoms)
-        atoms.info.setdefault("charge", int(total_charge(atoms)))
-        atoms.info.setdefault("spin", int(unpaired_electrons(atoms)) + 1)
+        atoms.info |= {"charge": int(total_charge(atoms)), "spin": int(unpaired_electrons(atoms)) + 1}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         stored = state_dict.get(f"{prefix}fingerprint")

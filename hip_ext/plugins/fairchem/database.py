@@ -16,7 +16,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 
 from hip_ext.data.store import LabelledStructure
-from hip_ext.errors import DataError
+from hip_ext.errors import DataError, HipExtError
+from hip_ext.structures import Structures, total_charge, unpaired_electrons
 
 NAME = "data.aselmdb"
 
@@ -78,7 +79,8 @@ def scales(folder: str | Path) -> tuple[list[float], float]:
 def _row(record: LabelledStructure | Atoms) -> tuple[Atoms, dict[str, object]]:
     atoms = record if isinstance(record, Atoms) else _atoms(record)
     data = {name: value for name, value in atoms.info.items() if _is_plain(value) or name == "hessian"}
-    return atoms, {"charge": 0, "spin": 1} | data
+    Structures.from_ase(atoms)  # refuses a charge or spin that no electron count allows
+    return atoms, data | {"charge": int(total_charge(atoms)), "spin": int(unpaired_electrons(atoms)) + 1}
 
 
 def _atoms(record: LabelledStructure) -> Atoms:
@@ -100,5 +102,10 @@ def _is_plain(value: object) -> bool:
 
 
 if __name__ == "__main__":
-    references, scale = scales(sys.argv[1])
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m {__spec__.name} FOLDER")
+    try:
+        references, scale = scales(sys.argv[1])
+    except HipExtError as error:
+        sys.exit(str(error))
     print(f"energy_references: {references}\nenergy_scale: {scale:.4g}")

@@ -14,6 +14,7 @@ from hip_ext.features import NodeFeatures
 from hip_ext.head import HessianHead
 from hip_ext.plugins.fairchem.head import DirectHessianHead
 from hip_ext.plugins.fairchem.layout import labels_of
+from hip_ext.training.dataset import block_sizes
 
 SAMPLE = 128
 BATCH = 8
@@ -64,7 +65,5 @@ def _block_sizes(data: Any, name: str) -> list[tuple[Tensor, Tensor]]:
     for label, part, pbc in zip(labels_of(data, name), positions, data.pbc, strict=True):
         if label is not None and len(part) > 1 and not bool(pbc.any()):
             n = len(part)
-            distance = torch.cdist(part, part)
-            norm = torch.linalg.vector_norm(label.view(n, 3, n, 3), dim=(1, 3))
-            found.append((distance[distance > 0], norm[distance > 0]))
+            found.append(block_sizes(part, torch.arange(n, device=part.device), label.view(n, 3, n, 3)))
     return found

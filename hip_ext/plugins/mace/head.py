@@ -15,6 +15,7 @@ from hip_ext.checkpoint import new_head
 from hip_ext.features import NodeFeatures
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.plugins.mace.labels import label_loader, label_of
+from hip_ext.training.dataset import block_sizes
 
 SAMPLE = 256
 """Structures that the scales are taken from."""
@@ -57,7 +58,4 @@ def _block_sizes(item: Any) -> tuple[Tensor, Tensor]:
     n = len(item.positions)
     label = label_of(item)
     assert label is not None
-    distance = torch.cdist(item.positions, item.positions)
-    norm = torch.linalg.vector_norm(label.reshape(n, 3, n, 3), dim=(1, 3))
-    other = ~torch.eye(n, dtype=torch.bool)
-    return distance[other], norm[other]
+    return block_sizes(item.positions, torch.arange(n), label.reshape(n, 3, n, 3))
