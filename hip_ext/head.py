@@ -15,14 +15,16 @@ from __future__ import annotations
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from hip_ext.blocks import HessianBlocks
+from hip_ext.edges import Edges
 from hip_ext.errors import ConfigError
 from hip_ext.features import NodeFeatures, Widths
-from hip_ext.latent import curvature_blocks, find_triplets, torque_free
-from hip_ext.messages import Edges, MessageLayer, NodeState
+from hip_ext.latent import curvature_blocks, find_triplets, neighbourhoods, torque_free
+from hip_ext.messages import MessageLayer, NodeState
 from hip_ext.pairs import pair_graph
-from hip_ext.radial import BlockScale, envelope
+from hip_ext.radial import BlockScale, GaussianBasis, envelope
 from hip_ext.readout import LatentGradients, PairBlocks, PairEncoder
 from hip_ext.structures import Structures
 from hip_ext.suggest import first_problem
@@ -81,14 +83,15 @@ class HessianHead(nn.Module):
         self.register_buffer("scalar_scale", torch.ones(widths[0]))
         self.register_buffer("vector_scale", torch.ones(widths[1]))
         self.register_buffer("tensor_scale", torch.ones(widths[2]))
+        self.radial = GaussianBasis(0.5, config.cutoff, config.spacing)
         self.mix_scalars = nn.Sequential(nn.Linear(widths[0], s), nn.LayerNorm(s))
         self.mix_vectors = nn.Linear(widths[1], c, bias=False)
         self.mix_tensors = nn.Linear(widths[2], c, bias=False)
         self.messages = nn.ModuleList(
-            MessageLayer(s, c, config.cutoff, config.spacing, config.mean_neighbours) for _ in range(config.layers)
+            MessageLayer(s, c, self.radial.size, config.mean_neighbours) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(s)
-        self.encode = PairEncoder(s, c, config.hidden, config.pair_channels, config.cutoff, config.spacing)
+        self.encode = PairEncoder(s, c, config.hidden, config.pair_channels, self.radial.size)
         self.blocks = PairBlocks(config.hidden, config.pair_channels)
         self.gradients = LatentGradients(config.hidden, config.pair_channels, config.coordinates)
         self.curvature = nn.Linear(s, config.coordinates)
@@ -107,21 +110,17 @@ class HessianHead(nn.Module):
         cutoff = self.config.cutoff
         graph = pair_graph(structures, 2 * cutoff)
         near, rows = graph.within(cutoff)
-        centre, neighbour, shift, vector = near.directed()
-        distance = near.distance.repeat(2)
-        edges = Edges(centre, neighbour, vector / distance[:, None], distance)
+        fade = envelope(near.distance, cutoff)
+        edges = Edges.of(near, self.radial(near.distance), fade, structures.num_atoms)
         state = self._normalised(features)
         for layer in self.messages:
             state = layer(state, edges)
         state = NodeState(self.norm(state.scalars), state.vectors, state.tensors)
-        pairs = self.encode(state, near)
-        fade = envelope(near.distance, cutoff)
+        two_body, gradients = self._read(state, edges)
         weight = fade * self.block_scale(near.distance)
-        two_body = without_remainder(self.blocks(pairs) * weight[:, None, None], weight, near, structures.ptr)
-        fade = fade.repeat(2)
-        gradients = self.gradients(pairs) * fade[:, None, None]
-        gradients = torque_free(gradients, vector, fade / distance**4, centre, structures.num_atoms)
-        triplets = find_triplets(graph, centre, neighbour, shift, structures.num_atoms)
+        two_body = without_remainder(two_body * weight[:, None, None], weight, near, structures.ptr)
+        triplets = find_triplets(graph, edges.centre, edges.neighbour, edges.shift, structures.num_atoms)
+        gradients = torque_free(neighbourhoods(gradients, triplets), edges, triplets)
         pair = curvature_blocks(gradients, self.curvature(state.scalars), triplets, len(graph.first))
         return with_acoustic_diagonal(pair.index_add(0, rows, two_body), graph, structures.ptr)
 
@@ -133,11 +132,17 @@ class HessianHead(nn.Module):
         self.vector_scale.copy_(_inverse(features.vectors.pow(2).mean((0, 2)).sqrt()))
         self.tensor_scale.copy_(_inverse(features.tensors.pow(2).mean((0, 2, 3)).sqrt()))
 
+    def _read(self, state: NodeState, edges: Edges) -> tuple[Tensor, Tensor]:
+        """Two-body blocks in units of the usual size, [P, 3, 3], and the g of every edge, [3, E, coordinates]."""
+        # The pair state, the widest there is, ends with this function: what follows needs its memory.
+        pairs = self.encode(state, edges)
+        return self.blocks(pairs, edges), self.gradients(pairs, edges)
+
     def _normalised(self, features: NodeFeatures) -> NodeState:
         scalars = OUTLIER * torch.tanh((features.scalars - self.scalar_mean) * (self.scalar_scale / OUTLIER))
-        vectors = (features.vectors * self.vector_scale[:, None]).transpose(1, 2)
-        tensors = (features.tensors * self.tensor_scale[:, None, None]).permute(0, 2, 3, 1)
-        return NodeState(self.mix_scalars(scalars), self.mix_vectors(vectors), self.mix_tensors(tensors))
+        vectors = linear(features.vectors.permute(2, 0, 1), self.mix_vectors.weight * self.vector_scale)
+        tensors = linear(features.tensors.permute(2, 3, 0, 1), self.mix_tensors.weight * self.tensor_scale)
+        return NodeState(self.mix_scalars(scalars), vectors, tensors)
 
 
 def _inverse(scale: Tensor) -> Tensor:

@@ -10,40 +10,34 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, silu
 
-from hip_ext.radial import GaussianBasis, envelope
+from hip_ext.edges import Edges
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """The head's own node features: s [N, S], v [N, 3, C], T [N, 3, 3, C]; channels last: mixing is a matmul."""
+    """The head's own node features: s [N, S], v [3, N, C], T [3, 3, N, C]; channels last: mixing is a matmul."""
 
     scalars: Tensor
     vectors: Tensor
     tensors: Tensor
 
 
-@dataclass(frozen=True)
-class Edges:
-    """Directed edges within the message cutoff: centre and neighbour [E], unit vector r̂ [E, 3], distance in Å [E]."""
-
-    centre: Tensor
-    neighbour: Tensor
-    unit: Tensor
-    distance: Tensor
-
-
 def symmetric_traceless(matrix: Tensor) -> Tensor:
-    """(M + Mᵀ)/2 − tr(M)/3·1 of matrices [N, 3, 3, C]."""
-    symmetric = (matrix + matrix.transpose(1, 2)) / 2
-    trace = symmetric[:, 0, 0] + symmetric[:, 1, 1] + symmetric[:, 2, 2]
-    identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-    return symmetric - identity[None, :, :, None] * (trace / 3)[:, None, None, :]
+    """(M + Mᵀ)/2 − tr(M)/3·1 of matrices [3, 3, N, C]."""
+    symmetric = (matrix + matrix.transpose(0, 1)) * 0.5
+    diagonal = symmetric.diagonal(dim1=0, dim2=1)
+    diagonal.sub_(diagonal.sum(-1, keepdim=True) / 3)
+    return symmetric
 
 
-def turn(tensors: Tensor, vector: Tensor) -> Tensor:
-    """T r for symmetric T [E, 3, 3, C] and r [E, 3], as rᵀ T because the sum is faster that way, [E, 3, C]."""
-    return (tensors * vector[:, :, None, None]).sum(1)
+def turn(tensors: Tensor, vectors: Tensor) -> Tensor:
+    """T v of symmetric T [3, 3, N, C] and v [3, N, C] or [3, N, 1], as Σ_x T_xy v_x, [3, N, C]."""
+    turned = tensors[0] * vectors[0]
+    for x in (1, 2):
+        turned = turned.addcmul_(tensors[x], vectors[x])
+    return turned
 
 
 class MessageLayer(nn.Module):
@@ -51,20 +45,17 @@ class MessageLayer(nn.Module):
 
     Args:
         scalars, channels: widths S and C of the node state.
-        cutoff: reach of a message, Å.
-        spacing: of the radial basis, Å.
+        basis: R of the edges.
         mean_neighbours: divides the sum over neighbours (through its square root).
     """
 
-    def __init__(self, scalars: int, channels: int, cutoff: float, spacing: float, mean_neighbours: float) -> None:
+    def __init__(self, scalars: int, channels: int, basis: int, mean_neighbours: float) -> None:
         super().__init__()
-        self.cutoff = cutoff
         self.scale = mean_neighbours**-0.5
         self.sizes = [scalars] + [channels] * 6
-        self.radial = GaussianBasis(0.5, cutoff, spacing)
         self.from_centre = nn.Linear(scalars, scalars)
         self.from_neighbour = nn.Linear(scalars, scalars, bias=False)
-        self.from_distance = nn.Linear(self.radial.size, scalars, bias=False)
+        self.from_distance = nn.Linear(basis, scalars, bias=False)
         self.filter = nn.Linear(scalars, sum(self.sizes))
         self.mix_vectors = nn.Linear(channels, 3 * channels, bias=False)
         self.mix_tensors = nn.Linear(channels, 3 * channels, bias=False)
@@ -79,34 +70,42 @@ class MessageLayer(nn.Module):
         return self._update(self._gather(state, edges))
 
     def _gather(self, state: NodeState, edges: Edges) -> NodeState:
-        s, v, t = state.scalars, state.vectors, state.tensors
-        i, j, unit = edges.centre, edges.neighbour, edges.unit
-        scalar, along, carry_v, turned, across, carry_t, mixed = self._weights(s, edges).split(self.sizes, dim=1)
-        vj, tj = v.index_select(0, j), t.index_select(0, j)
-        vectors = along[:, None] * unit[:, :, None] + carry_v[:, None] * vj + turned[:, None] * turn(tj, unit)
+        s, v, t, r = state.scalars, state.vectors, state.tensors, edges.unit
+        weight = edges.fade * self.scale
+        hidden = self._hidden(s, edges) * weight
+        # The filter is linear: what it makes of a sum of messages is the sum of what it makes of them. So the widest
+        # part of it, that of the scalars, acts on atoms and not on edges.
+        scalars = s + self._filtered(edges.total(hidden), edges.total(weight), slice(0, self.sizes[0]))
+        factors = self._filtered(hidden, weight, slice(self.sizes[0], None))
+        along, carry_v, turned, across, carry_t, mixed = factors.split(self.channels, dim=1)
+        vj = edges.at_neighbour(v)
         # Both tensor products with r̂ share one outer product: (a r̂ + b v_j) ⊗ r̂. T_j is symmetric and traceless
         # already, so it may go through the projection with them.
-        outer = (across[:, None] * unit[:, :, None] + mixed[:, None] * vj)[:, :, None] * unit[:, None, :, None]
-        tensors = torch.zeros_like(t).index_add(0, i, outer.addcmul_(carry_t[:, None, None], tj))
-        return NodeState(s.index_add(0, i, scalar), v.index_add(0, i, vectors), t + symmetric_traceless(tensors))
+        tj = edges.at_neighbour(t)
+        outer = torch.addcmul(across * r, mixed, vj)[:, None] * r
+        tensors = t + symmetric_traceless(edges.total(outer.addcmul_(carry_t, tj)))
+        vectors = torch.addcmul(along * r, carry_v, vj).addcmul_(turned, turn(tj, r))
+        return NodeState(scalars, v + edges.total(vectors), tensors)
 
-    def _weights(self, scalars: Tensor, edges: Edges) -> Tensor:
-        """The learned factor of every term of every message, [E, S + 6C]."""
-        # `index_select` takes rows several times faster than an index in brackets does.
-        hidden = self.from_centre(scalars).index_select(0, edges.centre)
-        hidden = hidden + self.from_neighbour(scalars).index_select(0, edges.neighbour)
-        hidden = nn.functional.silu(hidden + self.from_distance(self.radial(edges.distance)))
-        return self.filter(hidden) * (envelope(edges.distance, self.cutoff) * self.scale)[:, None]
+    def _hidden(self, scalars: Tensor, edges: Edges) -> Tensor:
+        """What both atoms and the distance of an edge say together, [E, S]."""
+        hidden = edges.at_centre(self.from_centre(scalars)).add_(edges.at_neighbour(self.from_neighbour(scalars)))
+        return silu(edges.with_both(hidden, self.from_distance(edges.basis)))
+
+    def _filtered(self, hidden: Tensor, weight: Tensor, rows: slice) -> Tensor:
+        """Some rows of the filter: W (w h) + w b of weighted hidden features w h [M, S] and weights w [M, 1]."""
+        return torch.addcmul(linear(hidden, self.filter.weight[rows]), weight, self.filter.bias[rows])
 
     def _update(self, state: NodeState) -> NodeState:
         s, v, t = state.scalars, state.vectors, state.tensors
         v1, v2, v3 = self.mix_vectors(v).split(self.channels, dim=-1)
         t1, t2, t3 = self.mix_tensors(t).split(self.channels, dim=-1)
-        tv = torch.einsum("nxyc,nyc->nxc", t1, v1)
-        vv = symmetric_traceless(v1[:, :, None] * v2[:, None])
-        tt = symmetric_traceless(torch.einsum("nxyc,nyzc->nxzc", t1, t2))
-        found = torch.cat((s, (v1 * v2).sum(1), (t1 * t2).sum((1, 2)), (v2 * tv).sum(1)), dim=1)
+        tv = turn(t1, v1)
+        found = torch.cat((s, (v1 * v2).sum(0), (t1 * t2).sum((0, 1)), (v2 * tv).sum(0)), dim=1)
         ds, a, b, c, d, e, f = self.invariants(found).split(self.sizes, dim=1)
-        v = v + a[:, None] * v3 + b[:, None] * tv + c[:, None] * v1
-        t = t + d[:, None, None] * t3 + e[:, None, None] * vv + f[:, None, None] * tt
-        return NodeState(s + ds, v, t)
+        v = torch.addcmul(v, a, v3).addcmul_(b, tv).addcmul_(c, v1)
+        # v1 v2ᵀ and T1 T2 with their factors, in one projection.
+        product, ft = (e * v1)[:, None] * v2, f * t1
+        for z in range(3):
+            product = product.addcmul_(ft[:, z, None], t2[z])
+        return NodeState(s + ds, v, torch.addcmul(t, d, t3) + symmetric_traceless(product))

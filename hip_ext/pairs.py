@@ -43,7 +43,7 @@ class PairGraph:
         """The pairs within a shorter cutoff, and their rows in this graph, int64 [P']."""
         rows = torch.nonzero(self.distance < cutoff).squeeze(1)
         first, second, shift, vector, distance = (
-            x[rows] for x in (self.first, self.second, self.shift, self.vector, self.distance)
+            x.index_select(0, rows) for x in (self.first, self.second, self.shift, self.vector, self.distance)
         )
         return PairGraph(first, second, shift, vector, distance, cutoff), rows
 
@@ -92,7 +92,7 @@ def pair_graph(structures: Structures, cutoff: float) -> PairGraph:
 def pair_vectors(structures: Structures, first: Tensor, second: Tensor, shift: Tensor) -> Tensor:
     """r_j + S·cell − r_i for each pair, Å, [P, 3]."""
     positions = structures.positions
-    vector = positions[second] - positions[first]
+    vector = positions.index_select(0, second) - positions.index_select(0, first)
     if not bool(structures.pbc.any()):
         return vector
     cell = structures.cell[structures.batch[first]]
@@ -101,15 +101,14 @@ def pair_vectors(structures: Structures, first: Tensor, second: Tensor, shift: T
 
 def _home_cell_pairs(structures: Structures) -> tuple[Tensor, Tensor, Tensor]:
     """All pairs i < j of each structure, without images; memory is Σ n², never (Σ n)²."""
-    sizes = structures.ptr[1:] - structures.ptr[:-1]
-    squares = sizes * sizes
-    system = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), squares)
-    local = torch.arange(system.shape[0], device=sizes.device) - (squares.cumsum(0) - squares)[system]
-    i, j = local // sizes[system], local % sizes[system]
-    upper = torch.nonzero(i < j).squeeze(1)
-    start = structures.ptr[system[upper]]
-    first, second = start + i[upper], start + j[upper]
-    return first, second, first.new_zeros(first.shape[0], 3)
+    ends = structures.ptr[1:].index_select(0, structures.batch)
+    atoms = torch.arange(structures.num_atoms, device=ends.device)
+    later = ends - 1 - atoms
+    first = torch.repeat_interleave(later)
+    # The partners of an atom are the ones behind it: the n-th of its pairs joins it with the n-th.
+    behind = atoms + 1 + later - later.cumsum(0)
+    second = behind.index_select(0, first) + torch.arange(len(first), device=ends.device)
+    return first, second, first.new_zeros(len(first), 3)
 
 
 def _image_pairs(structures: Structures, system: int, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:

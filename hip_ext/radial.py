@@ -70,7 +70,8 @@ class BlockScale(nn.Module):
     def forward(self, distance: Tensor) -> Tensor:
         """[P] distances in Å to [P] sizes in eV/Å²."""
         near = distance.clamp(max=float(self.grid.shape[0] - 1) * self.spacing + 0.5)
-        weight = torch.softmax(-0.5 * ((near[:, None] - self.grid) / self.spacing) ** 2, dim=-1)
+        offset = near[:, None] - self.grid
+        weight = torch.softmax(offset * offset * (-0.5 / self.spacing**2), dim=-1)
         return torch.exp(weight @ self.log_scale)
 
     @torch.no_grad()

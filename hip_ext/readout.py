@@ -1,12 +1,13 @@
 """Pair blocks from the features of both atoms of a pair.
 
-With r̂ from i to j, u and y vectors made of v_i, v_j, T_i r̂, T_j r̂, and learned coefficients that depend on both atoms
+With r̂ from i to j, y and u vectors made of v_i, v_j, T_i r̂, T_j r̂, and learned coefficients that depend on both atoms
 and the distance, a block is
 
     B_ij = a·1 + b·r̂ r̂ᵀ + y r̂ᵀ + r̂ uᵀ + Σ_c (c_c T_i^c + d_c T_j^c + e_c v_i^c v_j^cᵀ + f_c T_i^c T_j^c).
 
 The products y r̂ᵀ, v vᵀ and T T reach the antisymmetric part under true parity. Coefficients are computed for both
-directions of a pair and combined so that B_ji = B_ijᵀ.
+directions of a pair and combined so that B_ji = B_ijᵀ: what is y from one atom is −u from the other, where r̂ has the
+other sign.
 """
 
 from __future__ import annotations
@@ -15,28 +16,26 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
+from hip_ext.edges import Edges
 from hip_ext.messages import NodeState, turn
-from hip_ext.pairs import PairGraph
-from hip_ext.radial import GaussianBasis
 
 
 @dataclass(frozen=True)
 class PairState:
-    """What the readouts know of each pair, forward directions first.
+    """What the readouts know of each edge, both directions of every pair.
 
     Attributes:
-        hidden: invariant features of both directions, [2P, H].
-        unit: r̂ of the forward direction, [P, 3].
-        vectors: v_i, v_j, T_i r̂, T_j r̂ of the forward direction, [P, 3, 4C].
-        first, second: v [P, 3, C] and T [P, 3, 3, C] of the two atoms.
+        hidden: invariant features, [E, H].
+        lines: v_i, v_j, T_i r̂, T_j r̂ with r̂ and the roles of the atoms as the edge sees them, [3, E, 4C].
+        vectors, tensors: v [3, E, C] and T [3, 3, E, C] of the centre.
     """
 
     hidden: Tensor
-    unit: Tensor
+    lines: Tensor
     vectors: Tensor
-    first: tuple[Tensor, Tensor]
-    second: tuple[Tensor, Tensor]
+    tensors: Tensor
 
 
 class PairEncoder(nn.Module):
@@ -46,40 +45,36 @@ class PairEncoder(nn.Module):
         scalars, channels: widths of the node state.
         hidden: H.
         reduced: vectors and tensors per atom that enter a pair, C.
-        cutoff: last centre of the radial basis, Å.
-        spacing: of the radial basis, Å.
+        basis: R of the edges.
     """
 
-    def __init__(self, scalars: int, channels: int, hidden: int, reduced: int, cutoff: float, spacing: float) -> None:
+    def __init__(self, scalars: int, channels: int, hidden: int, reduced: int, basis: int) -> None:
         super().__init__()
-        self.radial = GaussianBasis(0.5, cutoff, spacing)
         self.reduce_vectors = nn.Linear(channels, reduced, bias=False)
         self.reduce_tensors = nn.Linear(channels, reduced, bias=False)
         self.from_first = nn.Linear(scalars, hidden)
         self.from_second = nn.Linear(scalars, hidden, bias=False)
-        self.from_distance = nn.Linear(self.radial.size, hidden, bias=False)
+        self.from_distance = nn.Linear(basis, hidden, bias=False)
         self.from_invariants = nn.Linear(6 * reduced, hidden, bias=False)
         self.deepen = nn.Linear(hidden, hidden)
 
-    def forward(self, state: NodeState, graph: PairGraph) -> PairState:
-        """Encodes every pair of the graph in both directions."""
-        i, j = graph.first, graph.second
-        unit = graph.vector / graph.distance[:, None]
-        v, t = self.reduce_vectors(state.vectors), self.reduce_tensors(state.tensors)
-        vi, vj, ti, tj = v.index_select(0, i), v.index_select(0, j), t.index_select(0, i), t.index_select(0, j)
-        turned_i, turned_j = turn(ti, unit), turn(tj, unit)
-        along = unit[:, :, None]
-        a, b = (vi * along).sum(1), (vj * along).sum(1)
-        p, q = (turned_i * along).sum(1), (turned_j * along).sum(1)
-        shared = (vi * vj).sum(1), (ti * tj).sum((1, 2))
+    def forward(self, state: NodeState, edges: Edges) -> PairState:
+        """Encodes every edge."""
+        r = edges.unit
+        v = edges.at_centre(self.reduce_vectors(state.vectors))
+        t = edges.at_centre(self.reduce_tensors(state.tensors))
+        turned = turn(t, r)
         # Seen from the other atom r̂ changes its sign, and with it every product with one r̂.
-        invariants = torch.cat((torch.cat((a, b, p, q, *shared), 1), torch.cat((-b, -a, q, p, *shared), 1)))
-        left, right = self.from_first(state.scalars), self.from_second(state.scalars)
-        nodes = left.index_select(0, torch.cat((i, j))) + right.index_select(0, torch.cat((j, i)))
-        radial = self.from_distance(self.radial(graph.distance)).repeat(2, 1)
-        hidden = nn.functional.silu(nodes + radial + self.from_invariants(invariants))
-        hidden = hidden + nn.functional.silu(self.deepen(hidden))
-        return PairState(hidden, unit, torch.cat((vi, vj, turned_i, turned_j), dim=2), (vi, ti), (vj, tj))
+        lines = torch.cat((v, edges.reversed(v), turned, -edges.reversed(turned)), dim=2)
+        a, p = (v * r).sum(0), (turned * r).sum(0)
+        (vi, vj), (ti, tj) = v.chunk(2, dim=1), t.chunk(2, dim=2)
+        shared = torch.cat(((vi * vj).sum(0), (ti * tj).sum((0, 1))), dim=1).repeat(2, 1)
+        invariants = torch.cat((a, -edges.reversed(a), p, edges.reversed(p), shared), dim=1)
+        hidden = edges.at_centre(self.from_first(state.scalars))
+        hidden = hidden.add_(edges.at_neighbour(self.from_second(state.scalars)))
+        hidden = edges.with_both(hidden, self.from_distance(edges.basis))
+        hidden = silu(hidden.addmm_(invariants, self.from_invariants.weight.T))
+        return PairState(hidden + silu(self.deepen(hidden)), lines, v, t)
 
 
 class PairBlocks(nn.Module):
@@ -92,29 +87,26 @@ class PairBlocks(nn.Module):
 
     def __init__(self, hidden: int, reduced: int) -> None:
         super().__init__()
-        self.sizes = [2, 4 * reduced, 2 * reduced, reduced, reduced]
+        self.sizes = [2, 4 * reduced, reduced, reduced, reduced, reduced]
         self.coefficients = nn.Linear(hidden, sum(self.sizes))
 
-    def forward(self, pairs: PairState) -> Tensor:
+    def forward(self, pairs: PairState, edges: Edges) -> Tensor:
         """Blocks of the forward directions, [P, 3, 3]."""
-        forward, backward = self.coefficients(pairs.hidden).chunk(2)
-        lines, along, tensors, outer, product = (forward + backward).split(self.sizes, dim=1)
-        forward_along = forward.split(self.sizes, dim=1)[1]
-        backward_along = along - forward_along
-        f1, f2 = forward.split(self.sizes, dim=1)[2].chunk(2, dim=1)
-        b1, b2 = (tensors - torch.cat((f1, f2), 1)).chunk(2, dim=1)
-        unit, (vi, ti), (vj, tj) = pairs.unit, pairs.first, pairs.second
-        y = (pairs.vectors * forward_along[:, None]).sum(2)
-        # The mirrored term is r̂ uᵀ with the roles of the atoms exchanged and both signs of r̂ changed.
-        b_vj, b_vi, b_tj, b_ti = backward_along.chunk(4, dim=1)
-        u = (pairs.vectors * torch.cat((-b_vi, -b_vj, b_ti, b_tj), 1)[:, None]).sum(2)
-        block = y[:, :, None] * unit[:, None] + unit[:, :, None] * u[:, None]
-        block = block + lines[:, 1, None, None] * unit[:, :, None] * unit[:, None]
-        block = block + lines[:, 0, None, None] * torch.eye(3, dtype=unit.dtype, device=unit.device)
-        block = block + (ti * (f1 + b2)[:, None, None]).sum(3) + (tj * (f2 + b1)[:, None, None]).sum(3)
-        block = block + (vi * outer[:, None]) @ vj.transpose(1, 2)
-        # T_j is symmetric, so that T_i T_j is one matrix product over (axis, channel).
-        return block + (ti * product[:, None, None]).flatten(2) @ tj.flatten(2).transpose(1, 2)
+        ab, along, own, other, outer, product = self.coefficients(pairs.hidden).split(self.sizes, dim=1)
+        # One axis at a time, so that no second array of the size of `lines` is needed.
+        y, y_back = torch.stack([(line * along).sum(1) for line in pairs.lines]).chunk(2, dim=1)
+        r = edges.unit[:, : y.shape[1], 0]
+        a, b = _both(ab).unbind(1)
+        (own, own_back), (other, other_back) = own.chunk(2), other.chunk(2)
+        (vi, vj), (ti, tj) = pairs.vectors.chunk(2, dim=1), pairs.tensors.chunk(2, dim=2)
+        channels = torch.addcmul(ti * (own + other_back), tj, other + own_back)
+        channels = channels.addcmul_((vi * _both(outer))[:, None], vj)
+        weighted = ti * _both(product)
+        for z in range(3):
+            channels = channels.addcmul_(weighted[:, z, None], tj[z])
+        block = channels.sum(3).addcmul_((y + b * r)[:, None], r).addcmul_(r[:, None], y_back, value=-1)
+        block.diagonal(dim1=0, dim2=1).add_(a[:, None])
+        return block.permute(2, 0, 1).contiguous()
 
 
 class LatentGradients(nn.Module):
@@ -132,11 +124,13 @@ class LatentGradients(nn.Module):
         self.coefficients = nn.Linear(hidden, sum(self.sizes))
         self.mix = nn.Linear(4 * reduced, coordinates, bias=False)
 
-    def forward(self, pairs: PairState) -> Tensor:
-        """The g of every directed pair, all from the first atom, then all from the second, [2P, 3, coordinates]."""
-        along, weights = self.coefficients(pairs.hidden).split(self.sizes, dim=1)
-        unit = pairs.unit
-        vi, vj, ti, tj = pairs.vectors.chunk(4, dim=2)
-        vectors = torch.cat((torch.cat((vi, vj, ti, tj), 2), torch.cat((vj, vi, -tj, -ti), 2)))
-        units = torch.cat((unit, -unit))
-        return along[:, None] * units[:, :, None] + self.mix(vectors * weights[:, None])
+    def forward(self, pairs: PairState, edges: Edges) -> Tensor:
+        """The g of every edge, smoothly zero at the cutoff, [3, E, coordinates]."""
+        along, weights = (self.coefficients(pairs.hidden) * edges.fade).split(self.sizes, dim=1)
+        return torch.addcmul(torch.stack([self.mix(line * weights) for line in pairs.lines]), edges.unit, along)
+
+
+def _both(coefficients: Tensor) -> Tensor:
+    """The sum over both directions of each pair, [E, C] to [P, C]."""
+    forward, backward = coefficients.chunk(2)
+    return forward + backward

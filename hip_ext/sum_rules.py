@@ -29,18 +29,18 @@ def without_remainder(pair: Tensor, weight: Tensor, graph: PairGraph, ptr: Tenso
         ptr: atoms of structure b are ptr[b] to ptr[b + 1].
     """
     i, j = graph.first, graph.second
-    total = _row_sums(pair, graph, int(ptr[-1]))
-    upper = torch.tensor([[1, 2], [2, 0], [0, 1]], device=pair.device)
-    # The three independent entries of (M − Mᵀ)/2, for which the axial vector is the natural home.
-    axial = (total[:, upper[:, 0], upper[:, 1]] - total[:, upper[:, 1], upper[:, 0]]) / 2
-    potential = _laplacian_solve(weight, graph, ptr, axial)
+    skew = (pair - pair.transpose(1, 2)).flatten(1) / 2
+    # The reversed pair has the transposed block, whose antisymmetric part has the other sign.
+    total = skew.new_zeros(int(ptr[-1]), 9).index_add(0, i, skew).index_add(0, j, skew, alpha=-1)
+    potential = _laplacian_solve(weight, graph, ptr, total)
     flow = weight[:, None] * (potential.index_select(0, i) - potential.index_select(0, j))
-    return pair - cross_matrix(flow)
+    return pair - flow.view(-1, 3, 3)
 
 
 def with_acoustic_diagonal(pair: Tensor, graph: PairGraph, ptr: Tensor) -> HessianBlocks:
     """Completes pair blocks whose row sums are symmetric with the diagonal −Σ_j H_ij."""
-    total = _row_sums(pair, graph, int(ptr[-1]))
+    total = pair.new_zeros(int(ptr[-1]), 3, 3).index_add(0, graph.first, pair)
+    total = total.index_add(0, graph.second, pair.transpose(1, 2))
     return HessianBlocks(pair, -(total + total.transpose(1, 2)) / 2, graph, ptr)
 
 
@@ -48,8 +48,7 @@ def cross_matrix(axial: Tensor) -> Tensor:
     """The antisymmetric matrices with entries (y,z), (z,x), (x,y) equal to the three components, [..., 3, 3]."""
     x, y, z = axial.unbind(-1)
     zero = torch.zeros_like(x)
-    rows = (torch.stack((zero, z, -y), -1), torch.stack((-z, zero, x), -1), torch.stack((y, -x, zero), -1))
-    return torch.stack(rows, dim=-2)
+    return torch.stack((zero, z, -y, -z, zero, x, y, -x, zero), -1).unflatten(-1, (3, 3))
 
 
 def with_rigid_body_rule(hessian: Tensor, positions: Tensor, forces: Tensor) -> Tensor:
@@ -88,36 +87,30 @@ def _rigid_motions(positions: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]
     return motions, products
 
 
-def _row_sums(pair: Tensor, graph: PairGraph, num_atoms: int) -> Tensor:
-    """Σ_j H_ij of every atom, [N, 3, 3]."""
-    total = pair.new_zeros(num_atoms, 3, 3).index_add(0, graph.first, pair)
-    return total.index_add(0, graph.second, pair.transpose(1, 2))
-
-
 def _laplacian_solve(weight: Tensor, graph: PairGraph, ptr: Tensor, right: Tensor) -> Tensor:
-    """Solves L φ = right for every structure of the batch, [N, 3], with L the weighted graph Laplacian.
+    """Solves L φ = right for every structure of the batch, [N, K], with L the weighted graph Laplacian.
 
     L is singular: φ is free up to a constant on each connected part. A small shift of the diagonal, well above
     rounding so that the factorisation cannot fail, picks one solution; the constant drops out of the differences
     φ_i − φ_j, which are all that is used.
     """
     sizes = ptr[1:] - ptr[:-1]
-    most = int(sizes.max())
-    atoms = torch.arange(right.shape[0], device=ptr.device)
-    system = torch.repeat_interleave(torch.arange(len(sizes), device=ptr.device), sizes)
-    local = atoms - ptr[system]
-    i, j = graph.first, graph.second
-    place = torch.cat((local[i] * most + local[j], local[j] * most + local[i])) + torch.cat((system[i], system[j])) * (
-        most * most
-    )
-    coupling = weight.new_zeros(len(sizes) * most * most).index_add(0, place, torch.cat((weight, weight)))
-    coupling = coupling.view(len(sizes), most, most)
-    coupling = coupling - torch.diag_embed(torch.diagonal(coupling, dim1=1, dim2=2))
-    degree = coupling.sum(2)
+    systems, most = len(sizes), int(sizes.max())
+    # The place of each atom among `most` of its structure, and in the table of all structures.
+    start = torch.repeat_interleave(ptr[:-1], sizes)
+    system = torch.repeat_interleave(torch.arange(systems, device=ptr.device), sizes)
+    local = torch.arange(len(right), device=ptr.device) - start
+    slot = system * most + local
+    place = (slot * most).index_select(0, graph.first) + local.index_select(0, graph.second)
+    half = weight.new_zeros(systems * most * most).index_add(0, place, -weight).view(systems, most, most)
+    laplacian = half + half.transpose(1, 2)
+    diagonal = laplacian.diagonal(dim1=1, dim2=2)
+    diagonal.zero_()  # of pairs of an atom with its own images
+    degree = -laplacian.sum(2)
     floor = torch.finfo(weight.dtype).eps * 128 * degree.amax(dim=1, keepdim=True)
     # Slots without an atom, and atoms without a neighbour, become rows of the identity.
-    own = torch.where(degree > 0, degree + floor, torch.ones_like(degree))
-    padded = right.new_zeros(len(sizes), most, right.shape[1])
-    padded[system, local] = right
-    factor = torch.linalg.cholesky_ex(torch.diag_embed(own) - coupling)[0]
-    return torch.cholesky_solve(padded, factor)[system, local]
+    diagonal.copy_(torch.where(degree > 0, degree + floor, 1.0))
+    padded = right.new_zeros(systems * most, right.shape[1]).index_copy(0, slot, right)
+    factor = torch.linalg.cholesky_ex(laplacian)[0]
+    solution = torch.cholesky_solve(padded.view(systems, most, right.shape[1]), factor)
+    return solution.flatten(0, 1).index_select(0, slot)

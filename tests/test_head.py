@@ -295,7 +295,7 @@ def test_output_follows_the_device_of_the_head():
 
 def test_nothing_on_the_hot_path_waits_for_the_device():
     folder = Path(hip_ext.__file__).parent
-    for name in ("head", "messages", "readout", "latent", "blocks", "radial"):
+    for name in ("head", "edges", "messages", "readout", "latent", "blocks", "radial"):
         tree = ast.parse((folder / f"{name}.py").read_text())
         for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
             called = {

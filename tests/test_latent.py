@@ -16,7 +16,7 @@ from strategies import (
 )
 from torch import Tensor
 
-from hip_ext.latent import curvature_blocks, find_triplets
+from hip_ext.latent import curvature_blocks, find_triplets, neighbourhoods
 from hip_ext.pairs import pair_graph
 from hip_ext.structures import Structures
 from hip_ext.sum_rules import with_acoustic_diagonal
@@ -26,7 +26,7 @@ CUTOFF, COORDINATES = 2.4, 3
 
 def random_gradients(edges: int, atoms: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(edges)
-    gradients = torch.randn(edges, 3, COORDINATES, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(3, edges, COORDINATES, generator=generator, dtype=torch.float64)
     return gradients, torch.randn(atoms, COORDINATES, generator=generator, dtype=torch.float64)
 
 
@@ -39,8 +39,8 @@ def by_hand(atoms: Atoms, gradients: Tensor, curvature: Tensor) -> Tensor:
         for c in range(COORDINATES):
             vector = torch.zeros(n, 3, dtype=torch.float64)
             for e in torch.nonzero(centre == k).flatten().tolist():
-                vector[neighbour[e]] += gradients[e, :, c]
-                vector[k] -= gradients[e, :, c]
+                vector[neighbour[e]] += gradients[:, e, c]
+                vector[k] -= gradients[:, e, c]
             total += curvature[k, c] * torch.outer(vector.flatten(), vector.flatten())
     return total
 
@@ -64,7 +64,7 @@ def test_blocks_are_the_curvature_of_the_coordinates(name):
     centre, neighbour, shift, _ = graph.within(CUTOFF)[0].directed()
     gradients, curvature = random_gradients(len(centre), structures.num_atoms)
     triplets = find_triplets(graph, centre, neighbour, shift, structures.num_atoms)
-    pair = curvature_blocks(gradients, curvature, triplets, len(graph.first))
+    pair = curvature_blocks(neighbourhoods(gradients, triplets), curvature, triplets, len(graph.first))
     found = with_acoustic_diagonal(pair, graph, structures.ptr).dense()
     expected = by_hand(STRUCTURES[name], gradients, curvature)
     assert_close(found, expected, 1e-12, max(1.0, float(expected.abs().max())))

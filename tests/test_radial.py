@@ -64,10 +64,10 @@ def test_basis_is_finer_than_its_spacing():
     torch.testing.assert_close(basis(r), expected, rtol=1e-12, atol=0)
 
 
-def test_every_basis_of_a_head_resolves_bond_lengths():
+def test_the_basis_of_a_head_resolves_bond_lengths():
     for cutoff in (2.6, 5.0, 7.3):
         bases = [m for m in random_head(cutoff=cutoff, spacing=0.2, layers=2).modules() if isinstance(m, GaussianBasis)]
-        assert len(bases) == 3
+        assert len(bases) == 1
         assert all(float(b.centres.diff().max()) < 0.2 + 1e-6 and b.centres[0] == 0.5 for b in bases)
 
 
