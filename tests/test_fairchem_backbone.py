@@ -17,6 +17,7 @@ from ase.calculators.calculator import all_changes
 pytest.importorskip("fairchem.core", reason="needs fairchem-core")
 
 from fairchem_cases import dense, direct, experts, predict_unit, task, write_checkpoint
+from handed import handed_molecule, mirrored
 
 from hip_ext import attach_head, from_pretrained
 from hip_ext.backbones import load_backbone
@@ -121,19 +122,6 @@ class TestFairchem(BackboneConformance):
 
 
 # Parity
-
-
-def handed_molecule() -> Atoms:
-    atoms = molecule("CH3CH2OH")
-    atoms.rattle(0.1, seed=1)
-    return atoms
-
-
-def mirrored(atoms: Atoms) -> Atoms:
-    image = atoms.copy()
-    image.positions = atoms.positions * [1, 1, -1]
-    image.cell = atoms.cell.array * [1, 1, -1]
-    return image
 
 
 def normalised(model: Any, atoms: Atoms) -> Any:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from ase.build import molecule
 from backbone_cases import assert_same_features, methanol_crystal, turned
+from handed import handed_molecule, mirrored
 from toy_backbone import ToyBackbone
 
 from hip_ext import attach_head
@@ -41,20 +41,6 @@ class HandedBackbone(ToyBackbone):
         with torch.no_grad():
             features = self.features(self.prepare(structures))
         return replace(super().evaluate(structures, stress=stress), features=features)
-
-
-def handed_molecule() -> Atoms:
-    """A molecule that differs from its mirror image."""
-    atoms = molecule("CH3CH2OH")
-    atoms.rattle(0.1, seed=1)
-    return atoms
-
-
-def mirrored(atoms: Atoms) -> Atoms:
-    image = atoms.copy()
-    image.positions = atoms.positions * [1, 1, -1]
-    image.cell = atoms.cell.array * [1, 1, -1]
-    return image
 
 
 def random_features(atoms: int, widths: tuple[int, int, int], seed: int) -> NodeFeatures:

@@ -96,9 +96,9 @@ def hessian_model(source: Any, *, task: str | None = None, **options: Any) -> He
             "the experts of this predict unit are merged for one composition: give the checkpoint's path, or load it "
             "with inference_settings='batch'"
         )
-    if not any(isinstance(head, DirectHessianHead) for head in model.output_heads.values()):
-        raise BackboneError("there is no Hessian head in this model: see attach() and add_hessian_head()")
     ours = {name: head for name, head in model.output_heads.items() if isinstance(head, DirectHessianHead)}
+    if not ours:
+        raise BackboneError("there is no Hessian head in this model: see attach() and add_hessian_head()")
     known = {name: one.datasets for name, one in model.tasks.items() if is_direct(one)}
     names = {name for name, datasets in known.items() if task is None or task in datasets}
     found = next((h for h in ours.values() if names and (h.tasks is None or names & set(h.tasks))), None)
