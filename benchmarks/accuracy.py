@@ -21,7 +21,7 @@ from ase.optimize import BFGS
 from hip_ext import HessianCalculator, HessianModel, from_pretrained
 from hip_ext.atomic import write_text
 from hip_ext.data.geometries import distort, embed, rattle
-from hip_ext.data.store import LabelledStructure, read_shard, write_shard
+from hip_ext.data.shards import LabelledStructure, read_shard, write_shard
 from hip_ext.errors import HipExtError
 from hip_ext.evaluation.metrics import compare, summarise
 from hip_ext.reference import autograd_hessian

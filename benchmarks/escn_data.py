@@ -4,7 +4,7 @@
     python benchmarks/escn_data.py copper --out runs/escn        # a minute
     python benchmarks/escn_data.py databases --out runs/escn     # needs fairchem
 
-The first two write shards of labels (see `hip_ext.data.store`) and extended XYZ, both resumable; the last one writes
+The first two write shards of labels (see `hip_ext.data.shards`) and extended XYZ, both resumable; the last one writes
 what fairchem reads, `SYSTEM/{train,val,test}/*.aselmdb` with energy, forces and the Hessian of every structure.
 """
 
@@ -23,7 +23,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hip_ext.atomic import atomic_path
 from hip_ext.backbones import load_backbone
-from hip_ext.data.store import LabelledStructure, read_shards
+from hip_ext.data.shards import LabelledStructure, read_shards
 from hip_ext.reference import finite_difference_hessian
 from hip_ext.training.config import LabelConfig
 from hip_ext.training.labelling import COMPLETE, label_shards, split_sources

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hip_ext.atomic import write_text
-from hip_ext.data.store import LabelledStructure, read_shards
+from hip_ext.data.shards import LabelledStructure, read_shards
 from hip_ext.evaluation.metrics import compare, summarise
 
 REACHES = (4.0, 5.0, 6.0, 8.0, 10.0, 12.0)

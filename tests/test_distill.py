@@ -20,7 +20,7 @@ from hip_ext.backbones import load_backbone
 from hip_ext.data.geometries import CLOSEST, DISTORTIONS, distort, embed
 from hip_ext.data.labels import label, relax_roughly
 from hip_ext.data.molecules import formula, random_molecules, split_key
-from hip_ext.data.store import read_shard, write_shard
+from hip_ext.data.shards import read_shard, write_shard
 from hip_ext.errors import ConfigError, DataError, HipExtError, StructureError
 from hip_ext.head import HeadConfig
 from hip_ext.reference import autograd_hessian

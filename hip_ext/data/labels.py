@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hip_ext.backbones.base import Backbone
 from hip_ext.data.geometries import relative_distances
-from hip_ext.data.store import LabelledStructure
+from hip_ext.data.shards import LabelledStructure
 from hip_ext.structures import Structures, total_charge
 
 LARGEST_FORCE = 40.0

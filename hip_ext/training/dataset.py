@@ -15,7 +15,7 @@ from torch import Tensor
 from hip_ext.atomic import atomic_path
 from hip_ext.backbones.base import Backbone
 from hip_ext.blocks import HessianBlocks
-from hip_ext.data.store import LabelledStructure, read_shard
+from hip_ext.data.shards import LabelledStructure, read_shard
 from hip_ext.errors import DataError
 from hip_ext.features import NodeFeatures
 from hip_ext.structures import Structures

@@ -19,7 +19,7 @@ from ase import Atoms
 
 from hip_ext.atomic import write_text
 from hip_ext.backbones import Backbone, load_backbone
-from hip_ext.data.store import LabelledStructure
+from hip_ext.data.shards import LabelledStructure
 from hip_ext.errors import ConfigError, DataError
 from hip_ext.evaluation.metrics import HessianMetrics, compare, summarise
 from hip_ext.head import HessianHead

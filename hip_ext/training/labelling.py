@@ -13,7 +13,7 @@ from hip_ext.backbones.base import Backbone
 from hip_ext.data.geometries import distort, embed, rattle
 from hip_ext.data.labels import label, relax_roughly
 from hip_ext.data.molecules import formula, split_key
-from hip_ext.data.store import write_shard
+from hip_ext.data.shards import write_shard
 from hip_ext.errors import DataError, HipExtError
 from hip_ext.training.config import LabelConfig
 

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 
-from hip_ext.data.store import LabelledStructure
+from hip_ext.data.shards import LabelledStructure
 from hip_ext.errors import DataError, HipExtError
 from hip_ext.structures import Structures, total_charge, unpaired_electrons
 
