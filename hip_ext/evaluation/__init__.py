@@ -1,1 +1,1 @@
-"""How good a predicted Hessian is: per-structure metrics and their summary."""
+"""How good a predicted Hessian is: metrics of one structure, their summary over a data set, tables and a page."""
