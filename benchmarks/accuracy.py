@@ -25,6 +25,7 @@ from hip_ext.data.shards import LabelledStructure, read_shard, write_shard
 from hip_ext.errors import HipExtError
 from hip_ext.evaluation.metrics import compare, summarise
 from hip_ext.reference import autograd_hessian
+from hip_ext.shipped import checkpoints_folder
 from hip_ext.structures import Structures
 from hip_ext.training.sources import read_sources
 
@@ -94,6 +95,11 @@ def measure(model: HessianModel, records: list[LabelledStructure]) -> dict[str, 
     return summarise(found)
 
 
+def checkpoint_folder(name: str) -> Path:
+    """Where `from_pretrained` finds a checkpoint: a folder of that name, else the one that ships."""
+    return Path(name) if Path(name).is_dir() else checkpoints_folder() / name
+
+
 def main() -> None:
     """Measures every set and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,6 +113,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = from_pretrained(arguments.model)
+    folder = checkpoint_folder(arguments.model)
     sets = {name: reference(model, name, arguments.work) for name in SETS}
     if arguments.references_only:
         return
@@ -124,7 +131,7 @@ def main() -> None:
         print(name, json.dumps({key: round(value, 4) for key, value in values.items()}))
     if arguments.store:
         model.metrics = results
-        model.save_pretrained(arguments.model)
+        model.save_pretrained(folder)
 
 
 if __name__ == "__main__":

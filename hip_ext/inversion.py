@@ -13,8 +13,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from hip_ext.blocks import HessianBlocks
+from hip_ext.errors import StructureError
 from hip_ext.features import NodeFeatures
+from hip_ext.pairs import PairGraph
 from hip_ext.structures import Structures
 
 
@@ -46,14 +51,32 @@ def mean_blocks(blocks: HessianBlocks, of_inverted: HessianBlocks) -> HessianBlo
 
     Args:
         blocks: of the structures.
-        of_inverted: of the same structures at −x, whose pairs come in the same order.
+        of_inverted: of the same structures at −x; their pairs may come in another order.
 
     Raises:
-        ValueError: the blocks belong to different pairs.
+        StructureError: the blocks belong to different pairs.
     """
-    graph, other = blocks.graph, of_inverted.graph
-    same = [(graph.first, other.first), (graph.second, other.second), (graph.shift, other.shift)]
-    if not all(a.equal(b) for a, b in same):
-        raise ValueError("the blocks of the inverted structures belong to other pairs")
-    pair, diagonal = (blocks.pair + of_inverted.pair) / 2, (blocks.diagonal + of_inverted.diagonal) / 2
-    return HessianBlocks(pair, diagonal, graph, blocks.ptr)
+    pair = (blocks.pair + _in_order_of(blocks.graph, of_inverted)) / 2
+    return HessianBlocks(pair, (blocks.diagonal + of_inverted.diagonal) / 2, blocks.graph, blocks.ptr)
+
+
+def _in_order_of(graph: PairGraph, blocks: HessianBlocks) -> Tensor:
+    """The pair blocks in the order of another graph of the same pairs, [P, 3, 3].
+
+    Whether an atom on the face of a cell counts as inside is a matter of rounding, and may be another one at −x; then
+    the search meets the same pairs in another order.
+    """
+    wanted, found = _keys(graph), _keys(blocks.graph)
+    if wanted.equal(found):
+        return blocks.pair
+    unique, place = torch.unique(torch.cat((wanted, found)), dim=0, return_inverse=True)
+    here, there = place.split([len(wanted), len(found)])
+    if not len(wanted) == len(found) == len(unique):
+        raise StructureError("the blocks of the inverted structures belong to other pairs: average those of x and −x")
+    row = torch.empty_like(there).index_copy_(0, there, torch.arange(len(there), device=there.device))
+    return blocks.pair.index_select(0, row.index_select(0, here))
+
+
+def _keys(graph: PairGraph) -> Tensor:
+    """What a pair is known by, whatever its vector: both atoms and the shift, int64 [P, 5]."""
+    return torch.cat((graph.first[:, None], graph.second[:, None], graph.shift), dim=1)

@@ -1,6 +1,7 @@
 """The Hessian head inside fairchem: shapes, symmetry, names, and whose backbone it works on."""
 
 import copy
+import functools
 import io
 import logging
 
@@ -16,10 +17,12 @@ import fairchem_cases as cases
 from fairchem.core import FAIRChemCalculator
 from fairchem.core.common.registry import registry
 from fairchem.core.datasets.atomic_data import AtomicData, atomicdata_list_to_batch
-from fairchem.core.units.mlip_unit import load_predict_unit
+from fairchem.core.units.mlip_unit import InferenceSettings, load_predict_unit
 from fairchem.core.units.mlip_unit.utils import load_inference_model
 
-from hip_ext.errors import BackboneError, ConfigError, DataError
+from hip_ext import attach_head
+from hip_ext.backbones.fairchem import FairchemBackbone
+from hip_ext.errors import BackboneError, ConfigError, DataError, StructureError
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.plugins.fairchem import (
     DirectHessianCalculator,
@@ -30,6 +33,8 @@ from hip_ext.plugins.fairchem import (
     hessian_model,
     unpadded,
 )
+from hip_ext.plugins.fairchem.embedding import structures_of
+from hip_ext.structures import Structures
 
 SMALL = {"scalars": 12, "channels": 4, "hidden": 12, "pair_channels": 4, "coordinates": 6, "cutoff": 3.0}
 HEAD = {"module": "hip_ext.plugins.fairchem.head.DirectHessianHead", "tasks": ["omol_direct_hessian"], "config": SMALL}
@@ -329,13 +334,14 @@ def test_direct_force_models_have_a_direct_hessian(folder):
     assert matrix.shape == (9, 9) and close(matrix, matrix.T, 1e-14)
 
 
-def test_compiled(folder):
+def test_compiled(folder, monkeypatch):
     path = cases.write_checkpoint(folder / "shallow.pt", *cases.dense(num_layers=1))
-    plain, unit = unit_with_head(path), unit_with_head(path)
-    predicted(unit, [chiral()])
-    # As fairchem does for compile=True, but without generating code, which takes minutes.
-    unit.model = torch.compile(unit.model, dynamic=True, backend="eager")
-    assert close(predicted(unit, [named("H2O")])[0], predicted(plain, [named("H2O")])[0])
+    # fairchem's own call, traced as ever, but without generating code, which takes minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain, unit = unit_with_head(path), unit_with_head(path, compile=True)
+    (found,), (expected,) = (predicted(one, [named("H2O")]) for one in (unit, plain))
+    assert isinstance(unit.model, torch._dynamo.OptimizedModule)
+    assert close(found, expected)
 
 
 @pytest.mark.parametrize("case", ["dense", "experts"])
@@ -392,6 +398,8 @@ def test_bad_input(dense, trained, folder, tmp_path):
         DirectHessianCalculator(unit, task_name="omat")
     with pytest.raises(BackboneError, match="no Hessian head"):
         hessian_model(dense)
+    with pytest.raises(BackboneError, match="is for the task 'omat', only for omol"):
+        hessian_model(unit, task="omat")
     with pytest.raises(BackboneError, match="no fairchem checkpoint"):
         hessian_model(tmp_path / "none.pt")
     model, tasks = cases.dense()
@@ -410,3 +418,110 @@ def test_bad_input(dense, trained, folder, tmp_path):
     flat = cases.write_checkpoint(folder / "flat.pt", *cases.dense(lmax=1, mmax=1))
     with pytest.raises(BackboneError, match="lmax of at least 2, found 1"):
         attach(cases.predict_unit(flat))
+    used = cases.predict_unit(dense)
+    used.predict(batch([named("H2O")]))
+    used.inference_settings.compile = True
+    with pytest.raises(BackboneError, match="compiled already: attach the head before the first prediction"):
+        attach(used, small_head())
+
+
+def nothing():
+    """A batch without structures, which fairchem's own collater cannot make."""
+    data = batch([named("H2O")])
+    for name in ("pos", "atomic_numbers", "cell", "pbc", "natoms", "charge", "spin", "batch"):
+        data[name] = data[name][:0]
+    return data
+
+
+def test_a_batch_of_nothing(dense):
+    unit = unit_with_head(dense)
+    model = hessian_model(unit)
+    empty = structures_of(nothing(), torch.float64)
+    for call in (model.hessian, model.energy_forces_hessian, model.backbone.evaluate):
+        with pytest.raises(StructureError, match="a batch of 0 structures with 0 atoms: give at least one structure"):
+            call(empty)
+    with pytest.raises(StructureError, match="no structure given"):
+        model.hessian([])
+    (head,) = (one for one in unit.model.module.output_heads.values() if isinstance(one, DirectHessianHead))
+    with pytest.raises(StructureError, match="a batch of 0 structures with 0 atoms"):
+        head(nothing(), {})
+    with pytest.raises(BackboneError, match="Atoms object has no atoms inside"):
+        DirectHessianCalculator(unit, task_name="omol").get_hessian(Atoms())
+
+
+def lookup(path, **settings):
+    """A unit with fairchem's table of lone atoms, as released models have it."""
+    chosen = InferenceSettings(base_precision_dtype=torch.float64, activation_checkpointing=False, **settings)
+    return load_predict_unit(path, chosen, device="cpu", atom_refs={"omol": {6: {0: -1030.5}}})
+
+
+@pytest.mark.parametrize("autograd", [False, True])
+def test_a_lone_atom_from_the_table_has_no_hessian(experts, autograd):
+    settings = {"predict_untrained_hessian": {"omol"}} if autograd else {}
+    unit = lookup(experts, **settings)
+    attach(unit, small_head(), datasets=["omol"])
+    carbon, own = (Atoms("C", info={"charge": 0, "spin": 3}) for _ in range(2))
+    own.calc = FAIRChemCalculator(lookup(experts), task_name="omol")
+    carbon.calc = calculator = DirectHessianCalculator(unit, task_name="omol")
+    np.testing.assert_array_equal(calculator.get_hessian(carbon), np.zeros((3, 3)))
+    assert carbon.get_potential_energy() == own.get_potential_energy() == -1030.5
+    np.testing.assert_array_equal(carbon.get_forces(), np.zeros((1, 3)))
+    assert calculator.results["hessian"].shape == (3, 3)
+    with pytest.raises(BackboneError, match="cannot evaluate this: No atom reference for element 8 with charge 0"):
+        calculator.get_hessian(Atoms("O", info={"charge": 0, "spin": 3}))
+    # The adapter around a unit with an attached head.
+    found = FairchemBackbone(unit, task="omol").evaluate(Structures.from_ase(carbon))
+    assert float(found.energy) == -1030.5
+
+
+def test_a_lone_atom_that_goes_through_the_model_has_no_hessian(dense):
+    unit = unit_with_head(dense)
+    carbon, own = (Atoms("C", info={"charge": 0, "spin": 3}) for _ in range(2))
+    own.calc = FAIRChemCalculator(cases.predict_unit(dense), task_name="omol")
+    carbon.calc = calculator = DirectHessianCalculator(unit, task_name="omol")
+    np.testing.assert_array_equal(calculator.get_hessian(carbon), np.zeros((3, 3)))
+    assert carbon.get_potential_energy() == own.get_potential_energy()
+    for matrix in predicted(unit, [carbon, named("H2O")])[:1]:
+        assert not matrix.any()
+
+
+def test_a_lone_atom_without_a_table_is_refused(experts):
+    unit = cases.predict_unit(experts)
+    attach(unit, small_head(), datasets=["omol"])
+    with pytest.raises(BackboneError, match="cannot evaluate this: Single atom system encountered but no atom_refs"):
+        DirectHessianCalculator(unit, task_name="omol").get_hessian(Atoms("C", info={"charge": 0, "spin": 3}))
+
+
+def test_merged_experts_without_stress(folder):
+    path = cases.write_checkpoint(folder / "stressless.pt", *cases.experts(regress_stress=False))
+    water = named("H2O")
+    unit = cases.predict_unit(path, merge_mole=True)
+    attach(unit, small_head(), datasets=["omol"])
+    with pytest.raises(BackboneError, match=r"batch' or with overrides=.*regress_stress") as error:
+        DirectHessianCalculator(unit, task_name="omol").get_hessian(water)
+    assert "\n" not in str(error.value)
+    backbone = FairchemBackbone(unit, task="omol")
+    for call in (lambda: backbone.evaluate(Structures.from_ase(water)), lambda: own_forces(backbone, water)):
+        with pytest.raises(BackboneError, match="forces of merged experts only together with stress"):
+            call()
+    assert attach_head(backbone, HeadConfig(**SMALL)).hessian(water).dense().any()  # which takes no forces
+    # What the message advises.
+    chosen = InferenceSettings(base_precision_dtype=torch.float64, activation_checkpointing=False, merge_mole=True)
+    advised = load_predict_unit(path, chosen, device="cpu", overrides={"backbone": {"regress_stress": True}})
+    assert FairchemBackbone(advised, task="omol").evaluate(Structures.from_ase(water)).forces.any()
+
+
+def own_forces(backbone, atoms):
+    atoms = atoms.copy()
+    atoms.calc = backbone.calculator()
+    return atoms.get_forces()
+
+
+def test_an_attached_head_that_is_gone(experts):
+    unit = unit_with_head(experts, merge_mole=True)
+    calculator = DirectHessianCalculator(unit, task_name="omol")
+    assert calculator.get_hessian(named("H2O")).shape == (9, 9)
+    with pytest.raises(BackboneError, match="loaded its model anew, without the attached head: attach it again"):
+        calculator.get_hessian(named("NH3"))
+    attach(unit, small_head())
+    assert DirectHessianCalculator(unit, task_name="omol").get_hessian(named("NH3")).shape == (12, 12)

@@ -4,11 +4,13 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,10 +26,13 @@ import fairchem_cases as cases
 from ase.db import connect
 from fairchem.core import FAIRChemCalculator
 from fairchem.core._cli import get_hydra_config_from_yaml, main
+from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
+from fairchem.core.datasets.samplers.max_atom_distributed_sampler import MaxAtomDistributedBatchSampler
 from fairchem.core.units.mlip_unit import load_predict_unit
 from fairchem.core.units.mlip_unit.mlip_unit import Task, mt_collater_adapter
 from hydra.utils import instantiate
+from torch.utils.data import DataLoader
 
 from hip_ext.errors import ConfigError, DataError
 from hip_ext.plugins.fairchem import HessianDataset, HessianTrainEvalUnit, hessian_model, write_database
@@ -247,14 +252,19 @@ def test_training_everything_together(joint):
     assert atoms.calc.results["hessian"].shape == (9, 9)
 
 
-def dataset(folder, **more):
-    config = {
+def source(folder):
+    """How a recipe names a data set."""
+    return {
+        "format": "hip_ext.plugins.fairchem.dataset.HessianDataset",
         "src": [str(folder)],
         "key_mapping": {"hessian": TASK},
         "a2g_args": {"task_name": "omol", "r_data_keys": ["charge", "spin"]},
         "transforms": {"common_transform": {"dataset_name": "omol"}},
     }
-    return HessianDataset(config | more)
+
+
+def dataset(folder, **more):
+    return HessianDataset(source(folder) | more)
 
 
 def hessian_task():
@@ -341,10 +351,53 @@ def test_a_run_without_any_hessian_does_not_start(tmp_path, base):
     structures = dataset(tmp_path / "train")
     assert structures.labelled == 0
     loader = type("Loader", (), {"dataset": ConcatDataset({"omol.train": structures}, ONE)})
-    state = type("State", (), {"train_state": type("TrainState", (), {"dataloader": loader})})
+    state = SimpleNamespace(train_state=SimpleNamespace(dataloader=loader), eval_state=None)
     unit = object.__new__(HessianTrainEvalUnit)
     with pytest.raises(DataError, match="no structure of any data set has a Hessian"):
         HessianTrainEvalUnit.on_train_start(unit, state)
+
+
+def test_data_sets_of_nothing(data, tmp_path):
+    folder = spoiled(tmp_path / "empty", [])
+    with pytest.raises(DataError, match="No valid ase data found") as error:
+        dataset(folder)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(DataError, match=r"none of 8 structures has up to max_atoms=2 atoms, the smallest has 3"):
+        dataset(data / "train", max_atoms=2)
+    assert dataset(data / "train", max_atoms=3).labelled > 0
+
+
+def test_batches_of_nothing(data):
+    """fairchem's sampler drops structures that are too large for a batch, all of them if need be."""
+    joined = ConcatDataset(
+        {"omol.train": create_dataset({"splits": {"train": {}}} | source(data / "train"), "train")}, ONE
+    )
+    sampler = MaxAtomDistributedBatchSampler(joined, max_atoms=2, num_replicas=1, rank=0, seed=0, shuffle=True)
+    assert sampler.all_batches == [[]]
+    whole = MaxAtomDistributedBatchSampler(joined, max_atoms=9, num_replicas=1, rank=0, seed=0, shuffle=True)
+    unit = object.__new__(HessianTrainEvalUnit)
+    for train, evaluation in ((sampler, whole), (whole, sampler)):
+        parts = [SimpleNamespace(dataloader=DataLoader(joined, batch_sampler=one)) for one in (train, evaluation)]
+        with pytest.raises(DataError, match="all structures have more than max_atoms=2 atoms: set a larger one"):
+            unit.on_train_start(SimpleNamespace(train_state=parts[0], eval_state=parts[1]))
+
+
+def test_a_record_that_turns_bad_stops_no_training(data, base, tmp_path):
+    """The check at the start, here of the first and the last record, does not see them."""
+    folder = tmp_path / "train"
+    shutil.copytree(data / "train", folder)
+    with connect(str(folder / "data.aselmdb"), type="aselmdb") as database:
+        database.update(3, data={"charge": 0, "spin": 1, "hessian": np.full(225, np.nan)})
+        broken = database.get_atoms(6)
+        broken.positions[1] = broken.positions[0]
+        database.update(6, atoms=broken, data={"charge": 0, "spin": 1})
+    unchecked = "runner.train_dataloader.dataset.dataset_configs.omol.splits.train"
+    options = arguments(data, tmp_path / "run", checkpoint=base, train=folder, steps=8, every=8)
+    log = run(RECIPES / "hessian-head.yaml", *options, f"+{unchecked}.check_records=2")
+    assert "Training Completed 8 steps" in log
+    assert log.count("its Hessian is left out: 225 of 225 Hessian entries are not finite") == 1
+    assert log.count("the next one stands in: two atoms on one spot") == 1
+    assert f"val/omol.val,{TASK},mae" in log
 
 
 ONE = {"type": "temperature", "temperature": 1.0}

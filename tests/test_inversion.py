@@ -7,16 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import molecule
 from backbone_cases import assert_same_features, methanol_crystal, turned
 from handed import handed_molecule, mirrored
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 from toy_backbone import ToyBackbone
 
 from hip_ext import attach_head
 from hip_ext.backbones import Evaluation
+from hip_ext.errors import StructureError
 from hip_ext.features import NodeFeatures
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.inversion import inverted, mean_blocks, polar_part
+from hip_ext.pairs import pair_graph
 from hip_ext.structures import Structures
 
 CONFIG = HeadConfig(scalars=16, channels=4, hidden=16, pair_channels=4, coordinates=6)
@@ -100,8 +105,63 @@ def test_blocks_of_other_pairs_are_refused():
     for atoms in (molecule("CH3OH"), molecule("CH3OH")[[1, 0, 2, 3, 4]]):
         structures = Structures.from_ase(atoms)
         blocks.append(head(random_features(len(atoms), (5, 4, 3), 0), structures))
-    with pytest.raises(ValueError, match="belong to other pairs"):
+    with pytest.raises(StructureError, match="belong to other pairs"):
         mean_blocks(*blocks)
+
+
+SKEWED = [[5.0, 0.0, 1.0], [0.0, 4.0, -1.5], [0.0, -1.0, 5.0]]
+"""As a slab with an atom on the face of a cell it has its pairs in another order when it is inverted."""
+
+
+def on_faces(cell: list[list[float]], pbc: list[bool], halves: list[list[int]]) -> Atoms:
+    """C, O and H at half lattice vectors, O and H moved a little."""
+    positions = np.array(halves) / 2 @ np.array(cell) + [[0, 0, 0], [0.9, 0.7, -0.4], [-0.6, 0.8, 0.9]]
+    return Atoms("COH", positions=positions, cell=cell, pbc=pbc)
+
+
+def test_pairs_of_the_inverted_structure_may_come_in_another_order():
+    structures = Structures.from_ase(on_faces(SKEWED, [True, True, False], [[-3, 0, 0], [0, 0, 0], [0, 1, 0]]))
+    graph, other = (pair_graph(one, 2 * CONFIG.cutoff) for one in (structures, inverted(structures)))
+    assert not torch.equal(graph.shift, other.shift)
+    torch.manual_seed(0)
+    head = HessianHead((5, 4, 3), CONFIG).double()
+    f, g = (random_features(structures.num_atoms, (5, 4, 3), seed) for seed in (0, 1))
+    with torch.no_grad():
+        a, b = head(f, structures), head(g, inverted(structures))
+    found = mean_blocks(a, b)
+    assert found.graph is a.graph
+    torch.testing.assert_close(found.dense(), (a.dense() + b.dense()) / 2, rtol=1e-12, atol=1e-12)
+
+
+@st.composite
+def periodic_in_some_directions(draw: st.DrawFn) -> Atoms:
+    """Atoms on and near the faces of skewed cells that are periodic in none to three directions."""
+    quarter = st.integers(-3, 3).map(lambda k: k / 4)
+    cell = [[draw(st.integers(8, 10)) / 2 if i == j else draw(quarter) for j in range(3)] for i in range(3)]
+    halves = [[draw(st.integers(-3, 3)) for _ in range(3)] for _ in range(3)]
+    return on_faces(cell, [draw(st.booleans()) for _ in range(3)], halves)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(atoms=periodic_in_some_directions(), seed=st.integers(0, 99))
+@example(atoms=on_faces(SKEWED, [True, True, False], [[-3, 0, 0], [0, 0, 0], [0, 1, 0]]), seed=0)
+def test_slabs_wires_and_crystals_get_the_average_over_all_rotations_and_reflections(atoms, seed):
+    try:
+        structures = Structures.from_ase(atoms)
+        pair_graph(structures, 1.0)
+    except StructureError:
+        assume(False)
+    model = attach_head(HandedBackbone(), CONFIG)
+    found = model.hessian(atoms).dense()
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)).double())[0]
+    average = torch.zeros_like(found)
+    with torch.no_grad():
+        for element in (turn, -turn):
+            moved = replace(structures, positions=structures.positions @ element.T, cell=structures.cell @ element.T)
+            raw = model.head(model.backbone.features(model.backbone.prepare(moved)), moved).dense()
+            whole = torch.block_diag(*[element] * len(atoms))
+            average += whole.T @ raw @ whole / 2
+    torch.testing.assert_close(found, average, rtol=0, atol=1e-10 * max(1.0, float(average.abs().max())))
 
 
 @pytest.mark.parametrize("make", [handed_molecule, methanol_crystal])

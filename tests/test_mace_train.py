@@ -223,6 +223,13 @@ def test_hdf5_files_give_the_same_head_as_xyz_files(workshop):
     assert not list(workshop.folder.glob("checkpoints/bad*"))
 
 
+@pytest.mark.usefixtures("untrained")
+def test_a_dry_run_does_not_claim_an_older_result(workshop, capsys):
+    app(["mace-train", *workshop.arguments("untrained", *workshop.frozen, "--dry_run")], standalone_mode=False)
+    assert (workshop.folder / "untrained_hessian").is_dir()
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing was trained: dry run"
+
+
 # The parts
 
 

@@ -12,10 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from fairchem.core.calculate.ase_calculator import FAIRChemCalculator
 
-from hip_ext.backbones.borrowed import reason_of
 from hip_ext.backbones.fairchem import FairchemBackbone, repeatable
-from hip_ext.backbones.fairchem_inputs import charge_and_multiplicity
-from hip_ext.errors import BackboneError
+from hip_ext.backbones.fairchem_inputs import charge_and_multiplicity, refusals
 from hip_ext.structures import total_charge, unpaired_electrons
 
 
@@ -38,9 +36,6 @@ class SharedUnitCalculator(FAIRChemCalculator):
         charge, spin = charge_and_multiplicity(total_charge(atoms), unpaired_electrons(atoms), self.task_name)
         stated.info |= {"charge": charge, "spin": spin}
         stated.cell = atoms.cell.complete()
-        try:
-            with repeatable(self._device):
-                super().calculate(stated, list(properties), list(system_changes))
-        except ValueError as error:
-            raise BackboneError(f"fairchem cannot evaluate this: {reason_of(error)}") from error
+        with repeatable(self._device), refusals(self.predictor):
+            super().calculate(stated, list(properties), list(system_changes))
         self.atoms = atoms.copy()

@@ -23,4 +23,4 @@ def mace_train(context: typer.Context) -> None:
     from hip_ext.plugins.mace.trainer import train
 
     folder = train(context.args)
-    typer.echo(f"head: {folder}" if folder.is_dir() else "nothing was trained: dry run")
+    typer.echo(f"head: {folder}" if folder is not None else "nothing was trained: dry run")

@@ -34,6 +34,9 @@ def attach(
     Do it before a FAIRChemCalculator is made of the unit. The Hessian is predicted as `hessian`, or as `direct_hessian`
     where the unit has been asked for fairchem's autograd Hessian.
 
+    The Hessian of a lone atom is zero. Where fairchem looks such an atom up in its table instead of running the model,
+    its own `predict` and calculator then stop with a KeyError; `DirectHessianCalculator` goes on.
+
     Args:
         predict_unit: from `load_predict_unit` or `pretrained_mlip.get_predict_unit`, in one process.
         head: a trained head, such as `HessianModel.head`; by default an untrained one.

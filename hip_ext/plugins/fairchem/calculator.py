@@ -9,6 +9,7 @@ from ase import Atoms
 from fairchem.core import FAIRChemCalculator
 from numpy.typing import NDArray
 
+from hip_ext.backbones.fairchem_inputs import predicted, refusals
 from hip_ext.errors import BackboneError
 from hip_ext.plugins.fairchem.layout import DIRECT, unpadded
 from hip_ext.plugins.fairchem.model import is_direct
@@ -42,13 +43,14 @@ class DirectHessianCalculator(FAIRChemCalculator):
         self.implemented_properties = [*self.implemented_properties, DIRECT]
 
     def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
-        """Energy, forces, whatever else the unit predicts, and the direct Hessian, from one prediction."""
-        super().calculate(atoms, properties, system_changes)
-        task = next((t for t in self.predictor.dataset_to_tasks[self.task_name] if is_direct(t)), None)
-        if task is None:
-            raise BackboneError(
-                "the predict unit has loaded its model anew, without the attached head: attach it again"
-            )
+        """Energy, forces, whatever else the unit predicts, and the direct Hessian, from one prediction.
+
+        Raises:
+            BackboneError: fairchem refuses the structure, or an attached head is gone.
+        """
+        with refusals(self.predictor):
+            super().calculate(atoms, properties, system_changes)
+        task = next(t for t in self.predictor.dataset_to_tasks[self.task_name] if is_direct(t))
         (matrix,) = unpadded(self.predictor.prediction[task.property], [len(atoms)])
         self.results[DIRECT] = matrix.detach().cpu().numpy().astype(np.float64)
 
@@ -70,5 +72,9 @@ class _Listener:
         return getattr(self.unit, name)
 
     def predict(self, data: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        self.prediction = self.unit.predict(data, *args, **kwargs)
+        self.prediction = predicted(self.unit, data, *args, **kwargs)
+        if not any(is_direct(task) for task in self.unit.dataset_to_tasks[data.dataset[0]]):
+            raise BackboneError(
+                "the predict unit has loaded its model anew, without the attached head: attach it again"
+            )
         return self.prediction

@@ -44,20 +44,24 @@ class HessianDataset(AseDBDataset):
         labelled: how many of the checked records have a Hessian.
 
     Raises:
-        DataError: a checked record is bad.
+        DataError: there are no records, or a checked one is bad.
         ConfigError: `bad_records` is neither "error" nor "skip".
     """
 
     a2g: Any
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
+        try:
+            super().__init__(config)
+        except ValueError as error:
+            raise DataError(f"{config.get('src')}: {reason_of(error)}") from error
         self._key = config.get("hessian_key", "hessian")
         self._reported: set[int] = set()
         self._from_ase = self.a2g
         self.a2g = self._labelled_data
         if config.get("bad_records", "error") not in ("error", "skip"):
             raise ConfigError(f"bad_records is 'error' or 'skip', found {config['bad_records']!r}")
+        self._check_size(config.get("max_atoms"))
         self.labelled = self._check(int(config.get("check_records", 2000)))
 
     def __getitem__(self, index: Any) -> Any:
@@ -82,6 +86,15 @@ class HessianDataset(AseDBDataset):
         flat = np.full(1, np.inf) if hessian is None else hessian.ravel()
         data["hessian"] = torch.as_tensor(flat, dtype=data.pos.dtype)
         return data
+
+    def _check_size(self, max_atoms: int | None) -> None:
+        """Raises DataError where fairchem would take structures of up to `max_atoms` and find none."""
+        sizes = self._metadata.get("natoms", []) if max_atoms is not None else []
+        if len(sizes) and min(sizes) > max_atoms:
+            raise DataError(
+                f"{self.config['src']}: none of {len(self)} structures has up to max_atoms={max_atoms} atoms, the "
+                f"smallest has {min(sizes)}"
+            )
 
     def _check(self, count: int) -> int:
         """Reads `count` records, evenly spread; returns how many have a Hessian."""

@@ -14,6 +14,7 @@ from fairchem.core.models.uma.escn_moe import eSCNMDMoeBackbone
 from fairchem.core.units.mlip_unit.api.inference import MergeMoleConsistencyError
 from torch import Tensor, nn
 
+from hip_ext.backbones.fairchem_inputs import check_not_empty
 from hip_ext.blocks import HessianBlocks
 from hip_ext.checkpoint import new_head
 from hip_ext.errors import BackboneError, ConfigError
@@ -105,7 +106,12 @@ class DirectHessianHead(nn.Module, HeadInterface):
         return out if self.tasks is None else dict.fromkeys(self.tasks, out)
 
     def blocks(self, data: Any, emb: dict[str, Tensor]) -> HessianBlocks:
-        """The Hessian of a batch as blocks; with a graph only in training."""
+        """The Hessian of a batch as blocks; with a graph only in training.
+
+        Raises:
+            StructureError: the batch is empty.
+        """
+        check_not_empty(len(data["natoms"]), len(data["pos"]))
         owner = self._owner[0]
         if not hasattr(owner, "output_heads") and owner.regress_config.hessian:
             raise BackboneError(

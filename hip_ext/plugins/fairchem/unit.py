@@ -72,10 +72,12 @@ class HessianTrainEvalUnit(MLIPTrainEvalUnit):
         """Checks that there is something to learn from, restores a stopped run, and sets the scales of a new head.
 
         Raises:
-            DataError: no structure of any data set has a Hessian.
+            DataError: no structure of any data set has a Hessian, or none fits into a batch.
         """
         loader = state.train_state.dataloader
         _check_labels(loader.dataset)
+        for part in (state.train_state, state.eval_state):
+            _check_batches(part)
         super().on_train_start(state)
         for head, averaged in zip(_heads(self.model), _heads(self.eval_unit.model), strict=True):
             if not is_fitted(head.head):
@@ -189,3 +191,10 @@ def _check_labels(dataset: Any) -> None:
             "no structure of any data set has a Hessian: use "
             "format: hip_ext.plugins.fairchem.dataset.HessianDataset and rows with data={'hessian': …}"
         )
+
+
+def _check_batches(part: Any) -> None:
+    """Raises DataError where fairchem's sampler has left out everything: it then makes one empty batch."""
+    sampler: Any = getattr(getattr(part, "dataloader", None), "batch_sampler", None)
+    if any(len(batch) == 0 for batch in getattr(sampler, "all_batches", [])):
+        raise DataError(f"all structures have more than max_atoms={sampler.max_atoms} atoms: set a larger one")

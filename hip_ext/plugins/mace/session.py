@@ -63,16 +63,17 @@ class Session:
         args: options of the run.
         training: whether the first training step may have been made.
         stages: for each model that the run will save, whether it is of MACE's second stage.
+        released: how many of them it has saved; none in a dry run.
     """
 
     def __init__(self, args: Namespace) -> None:
         self.args = args
         self.training = False
         self.stages = [False]
+        self.released = 0
         self.mace = import_mace("mace.cli.run_train")
         self._loaders: list[DataLoader[Any]] = []
         self._validation: list[DataLoader[Any]] = []
-        self._released = 0
         self._foundation: Any = None
         self._labels = 0
         self._elements: list[int] = []
@@ -187,8 +188,8 @@ class Session:
         """MACE copies a model in order to save it: it gets the energy model, and the head is written."""
         if not isinstance(value, JointMACE):
             return copy.deepcopy(value)
-        stage_two = self.stages[self._released]
-        self._released += 1
+        stage_two = self.stages[self.released]
+        self.released += 1
         return release(value, self.args, stage_two, self._elements, self._labels, self._validation)
 
     def extract_config_mace_model(self, model: JointMACE) -> dict[str, Any]:

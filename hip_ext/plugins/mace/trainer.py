@@ -16,14 +16,14 @@ from hip_ext.plugins.mace.release import check_folders
 from hip_ext.plugins.mace.session import Session
 
 
-def train(arguments: Sequence[str]) -> Path:
+def train(arguments: Sequence[str]) -> Path | None:
     """Runs MACE's trainer with a Hessian head, or resumes it (`--restart_latest`).
 
     Args:
         arguments: a command line as for `mace_run_train`, with the options of `hip_ext.plugins.mace.options`.
 
     Returns:
-        The folder of the head's checkpoint; the energy model lies beside it.
+        The folder of the head's checkpoint, beside the energy model; None if the run has written none (`--dry_run`).
 
     Raises:
         MissingDependencyError: MACE is not installed.
@@ -44,7 +44,7 @@ def train(arguments: Sequence[str]) -> Path:
             if session.training:
                 raise
             raise ConfigError(f"MACE stopped before training: {reason_of(error)} ({type(error).__name__})") from error
-    return head_folder(args, stage_two=session.stages[-1])
+    return head_folder(args, stage_two=session.stages[-1]) if session.released else None
 
 
 @contextmanager
