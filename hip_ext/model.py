@@ -7,7 +7,6 @@ prediction = model.energy_forces_hessian(atoms)      # one structure or many
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,18 @@ from ase import Atoms
 from torch import Tensor, nn
 
 from hip_ext.backbones import Backbone, load_backbone
+from hip_ext.backbones.base import BackboneSource
 from hip_ext.blocks import HessianBlocks
-from hip_ext.card import model_card
-from hip_ext.checkpoint import BackboneRecord, CheckpointConfig, new_head, read_config, read_head, write_checkpoint
+from hip_ext.checkpoint import BackboneRecord, Tuning, new_head, read_config, read_head
+from hip_ext.checkpoint.saving import save_model
+from hip_ext.checkpoint.tuning import tuned_backbone
+from hip_ext.checkpoint.upgrades import name_means
 from hip_ext.errors import BackboneError, CheckpointError, HipExtError
 from hip_ext.features import NodeFeatures
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.inversion import inverted, mean_blocks
-from hip_ext.shipped import checkpoints_folder, shipped_checkpoints
+from hip_ext.shipped import find_checkpoint
 from hip_ext.structures import Structures
-from hip_ext.suggest import did_you_mean
-from hip_ext.version import version
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Prediction:
 
 
 class HessianModel(nn.Module):
-    """A frozen backbone and a head.
+    """A backbone and a head.
 
     Args:
         backbone: gives energies, forces and features; it is not changed.
@@ -57,6 +57,8 @@ class HessianModel(nn.Module):
         training: how the head was taught, for the checkpoint.
         metrics: its measured errors, for the checkpoint.
         elements: atomic numbers that the head was taught; empty if it was not.
+        tuning: what was changed in the backbone, where it was trained together with the head.
+        license: of the weights in the checkpoint, as the Hub's identifier; by default that of `save_pretrained`.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class HessianModel(nn.Module):
         training: dict[str, Any] | None = None,
         metrics: dict[str, Any] | None = None,
         elements: Sequence[int] = (),
+        tuning: Tuning | None = None,
+        license: str | None = None,
     ) -> None:
         super().__init__()
         if head.widths != tuple(backbone.widths):
@@ -75,6 +79,8 @@ class HessianModel(nn.Module):
         self.training_record = dict(training or {})
         self.metrics = dict(metrics or {})
         self.elements = sorted(elements)
+        self.tuning = tuning
+        self.license = license
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,30 +122,23 @@ class HessianModel(nn.Module):
             blocks = self._blocks(found.features, structures)
         return Prediction(found.energy, found.forces, found.stress, blocks)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the head as a checkpoint: config.json, model.safetensors and a model card; nothing of the backbone.
+    def save_pretrained(self, folder: str | Path, *, whole_backbone: bool = False, license: str | None = None) -> None:
+        """Writes a checkpoint: config.json, model.safetensors and a model card.
+
+        Nothing of the backbone is in it, unless that was trained: then backbone.safetensors has its changed tensors.
+
+        Args:
+            folder: new, empty, or that of an older checkpoint, which is replaced as a whole.
+            whole_backbone: write all tensors of the backbone. Only for one whose licence allows that.
+            license: of what is written, as the Hub's identifier (mit, apache-2.0, …). By default that of the
+                checkpoint which the model comes from; "mit" for a head of one's own, "other" where changed tensors of a
+                backbone come with it. A whole backbone goes nowhere without one.
 
         Raises:
-            CheckpointError: the folder holds something else, or cannot be written.
+            CheckpointError: the folder holds something else, or cannot be written; a licence is missing; or weights are
+                not finite.
         """
-        source = self.backbone.source
-        config = CheckpointConfig(
-            hip_ext_version=version(),
-            dtype="float64" if next(self.head.parameters()).dtype == torch.float64 else "float32",
-            head=self.head.config,
-            backbone=BackboneRecord(
-                kind=source.kind,
-                name=source.name,
-                fingerprint=source.fingerprint,
-                options=dict(source.options),
-                parity=self.backbone.parity,
-                widths=self.backbone.widths,
-            ),
-            elements=self.elements,
-            training=self.training_record,
-            metrics=self.metrics,
-        )
-        write_checkpoint(folder, config, self.head, model_card(Path(folder).resolve().name, config))
+        save_model(self, folder, whole_backbone=whole_backbone, license=license)
 
     def _blocks(self, features: NodeFeatures, structures: Structures) -> HessianBlocks:
         """What the head makes of the features; where these have no parity, averaged over the structures and −x."""
@@ -204,7 +203,7 @@ def from_pretrained(
     Args:
         name: a folder, or the name of a checkpoint that ships with the package.
         backbone: a loaded backbone to use, whose device and dtype the head follows; by default the one that the
-            checkpoint names is loaded.
+            checkpoint names is loaded. It is not changed: where it was trained together with the head, a copy is.
         trust_source: allow a backbone that the checkpoint names by a file path to be read from that file, which is
             a pickle and can run code.
         device: of a backbone that is loaded here; by default where it is.
@@ -212,37 +211,42 @@ def from_pretrained(
 
     Raises:
         CheckpointError: there is no such checkpoint, it is damaged, or the backbone is not the one it was made for.
-        BackboneError: the backbone cannot be loaded.
+        BackboneError: the backbone cannot be loaded, or is loaded already and cannot take device or dtype.
         MissingDependencyError: its framework is not installed.
     """
-    folder = _find_checkpoint(name)
+    if backbone is not None and (device is not None or dtype is not None):
+        raise BackboneError("device and dtype are for loading a backbone: this one is loaded already")
+    folder = find_checkpoint(name)
     config = read_config(folder)
     head = read_head(folder, config)
     record = config.backbone
+    ours = backbone is None
     if backbone is None:
         backbone = _load_recorded(folder, record, trust_source, device, dtype or getattr(torch, config.dtype))
-    if backbone.source.fingerprint != record.fingerprint or backbone.source.kind != record.kind:
+    _check_backbone(folder, record, backbone)
+    tuning = None
+    if record.tuned is not None:
+        backbone, changed = tuned_backbone(backbone, folder, config, in_place=ours)
+        base = BackboneSource(record.kind, record.name, record.fingerprint, record.options)
+        tuning = Tuning(base, changed)
+    head = head.to(device=backbone.device, dtype=backbone.dtype)
+    return HessianModel(backbone, head, config.training, config.metrics, config.elements, tuning, config.license)
+
+
+def _check_backbone(folder: Path, record: BackboneRecord, backbone: Backbone) -> None:
+    """Whether this is the backbone that a head was made for, before or after it was tuned."""
+    found = backbone.source
+    known = {record.fingerprint} | ({record.tuned.fingerprint} if record.tuned else set())
+    anything = record.tuned is not None and record.tuned.whole
+    if found.kind != record.kind or (found.fingerprint not in known and not anything):
         raise CheckpointError(
             f"{folder} was made for {record.kind} {record.name!r} (fingerprint {record.fingerprint[:12]}), "
-            f"found {backbone.source.kind} {backbone.source.name!r} ({backbone.source.fingerprint[:12]})"
+            f"found {found.kind} {found.name!r} ({found.fingerprint[:12]})"
         )
-    if dict(backbone.source.options) != record.options:
+    if dict(found.options) != record.options:
         raise CheckpointError(
-            f"{folder} was made with {record.options}, the backbone has {dict(backbone.source.options)}"
+            f"{folder} was made with {str(record.options)[:300]}, the backbone has {dict(found.options)}"
         )
-    head = head.to(device=backbone.device, dtype=backbone.dtype)
-    return HessianModel(backbone, head, config.training, config.metrics, config.elements)
-
-
-def _find_checkpoint(name: str | Path) -> Path:
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    shipped = shipped_checkpoints()
-    if str(name) in shipped:
-        return checkpoints_folder() / str(name)
-    known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
-    raise CheckpointError(f"no checkpoint {str(name)!r}: not a folder, and {known}{did_you_mean(str(name), shipped)}")
 
 
 def _load_recorded(
@@ -253,10 +257,11 @@ def _load_recorded(
     dtype: torch.dtype,
 ) -> Backbone:
     """The backbone that a checkpoint names; a name that is a path is a pickle that somebody else chose."""
-    has_name = record.name not in ("in-memory", "calculator")
-    released = re.fullmatch(r"[A-Za-z0-9_.:-]+", record.name) and not Path(record.name).is_file()
-    if not has_name or not (released or trust_source):
-        trust = ", or trust_source=True (--trust-source) to read that file, which can run code" if has_name else ""
+    # What the name means is looked up here, whatever the config says about it.
+    meaning = name_means(record.name)
+    if meaning == "memory" or (meaning == "file" and not trust_source):
+        trust = ", or trust_source=True (--trust-source) to read that file, which can run code"
+        trust = trust if meaning == "file" else ""
         raise CheckpointError(
             f"{folder} belongs to {record.kind} {record.name!r}, which is not a released model: "
             f"pass backbone=load_backbone({record.kind!r}, ...){trust}"
@@ -265,7 +270,7 @@ def _load_recorded(
         return load_backbone(record.kind, record.name, device=device, dtype=dtype, **record.options)
     except HipExtError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{folder} has backbone options that cannot be used: {record.options} ({error})"
+            f"{folder} has backbone options that cannot be used: {str(record.options)[:300]} ({error})"
         ) from None

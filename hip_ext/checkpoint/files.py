@@ -1,0 +1,60 @@
+"""Files of a checkpoint that came from anywhere: only regular ones inside the folder are opened, and none blocks."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from hip_ext.errors import CheckpointError
+
+# A pipe that nobody writes to blocks whoever opens it without O_NONBLOCK; not every system has all of these.
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+
+
+@contextmanager
+def opened(folder: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Opens a file of a checkpoint; yields it and its size in bytes.
+
+    A symbolic link is followed only in the Hub's cache, from a snapshot to the blobs of the same repository.
+
+    Raises:
+        CheckpointError: there is no such file, it cannot be read, or it is a link, a pipe, a device or a folder.
+    """
+    path = folder / name
+    try:
+        descriptor = os.open(_blob(folder, path) if path.is_symlink() else path, _FLAGS)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise CheckpointError(f"{path} is not a regular file: the checkpoint is damaged, get it again")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                yield file, status.st_size
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def read_all(folder: Path, name: str, limit: int) -> bytes:
+    """The bytes of a file that may not be longer than `limit`.
+
+    Raises:
+        CheckpointError: as `opened`, or it is longer.
+    """
+    with opened(folder, name) as (file, size):
+        if size > limit:
+            raise CheckpointError(f"{folder / name} is {size} bytes long: at most {limit} are read")
+        return file.read(limit)
+
+
+def _blob(folder: Path, link: Path) -> Path:
+    """What a link of a snapshot in the Hub's cache points to: models--owner--name/{snapshots/revision,blobs}."""
+    here, target = folder.resolve(), Path(os.path.realpath(link))  # which ends also where links go round
+    blobs = here.parent.parent / "blobs"
+    if here.parent.name != "snapshots" or blobs.is_symlink() or target.parent != blobs:
+        raise CheckpointError(f"{link} is a symbolic link, which is not followed: copy the file itself into the folder")
+    return target
