@@ -103,7 +103,7 @@ def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm:
 
 
 @contextmanager
-def progress(total: int, label: str) -> Iterator[Callable[[], None]]:
+def progress(total: int | None, label: str) -> Iterator[Callable[[], None]]:
     """A bar on stderr once the block has lasted longer than `PATIENCE`, on a terminal only; yields what advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -64,9 +64,10 @@ class HessianRecord:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n = len(self.numbers)
-        if n == 0:
-            raise DataError("a record needs at least one atom")
+        numbers = np.asarray(self.numbers)
+        n = len(numbers) if numbers.ndim == 1 else 0
+        if n == 0 or numbers.dtype.kind not in "iu" or numbers.min() < 1 or numbers.max() > 118:
+            raise DataError(f"a record needs a list of atomic numbers from 1 to 118, found {str(self.numbers)[:60]}")
         k = 0 if self.labelled is None else len(self.labelled)
         p = 0 if self.probes is None else len(self.probes)
         expected = {
@@ -82,6 +83,8 @@ class HessianRecord:
             array = getattr(self, name)
             if array is not None and np.shape(array) != shape:
                 raise DataError(f"{name} of a record of {n} atoms has shape {np.shape(array)}, expected {shape}")
+            if array is not None and np.asarray(array).dtype.kind not in "fiub":
+                raise DataError(f"{name} of a record are no numbers: {str(array)[:60]}")
             if array is not None and not np.isfinite(array).all():
                 raise DataError(f"{name} of a record holds {np.count_nonzero(~np.isfinite(array))} numbers not finite")
         if self.energy is not None and not np.isfinite(self.energy):
@@ -173,9 +176,17 @@ class HessianRecord:
             forces=None if forces is None else np.array(forces, dtype=float),
             method=method,
             origin=origin,
-            info={k: v for k, v in atoms.info.items() if isinstance(v, str | int | float | bool) and k not in SPINS},
+            info={key: _plain(value) for key, value in atoms.info.items() if _is_kept(key, value)},
         )
 
 
 SPINS = ("charge", "spin", "multiplicity", "total_spin")
 """Keys of `Atoms.info` that a record holds in fields of its own."""
+
+
+def _is_kept(key: str, value: Any) -> bool:
+    return isinstance(value, str | int | float | np.bool_ | np.number) and key not in SPINS
+
+
+def _plain(value: Any) -> str | int | float:
+    return value.item() if isinstance(value, np.generic) else value

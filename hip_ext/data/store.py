@@ -7,62 +7,67 @@ is written goes in by transactions: a kill at any moment leaves the file as it w
         store.append([record], keys=["ethanol-17"])
     record = HessianStore("labels.lmdb")[0]
 
-Inside are four tables: `records` (index → record, see `hip_ext.data.encoding`), `keys` (name → index), `failures`
-(name → why there is no label) and `meta` (JSON: format, units, and what the writer wants to be known).
+Inside are five tables: `records` (index → record, see `hip_ext.data.encoding`), `sizes` (index → numbers of atoms, of
+labelled atoms and of probes), `keys` (name → index), `failures` (name → why there is no label) and `meta` (JSON:
+format, units, and what the writer wants to be known).
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
 from hip_ext.data.encoding import decode, encode
+from hip_ext.data.environment import SharedEnvironment, lmdb, shared_environment
 from hip_ext.data.record import HessianRecord
 from hip_ext.errors import DataError
 
 FORMAT = "hip-ext store 1"
 UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "hessian": "eV/Å²"}
-ROOM = 1 << 28
-"""Bytes by which the map grows when it is full; the file itself grows with what is in it."""
+LONGEST_KEY = 500
+"""Bytes that a name may have in UTF-8; LMDB's own limit is 511."""
 
-_TABLES = (b"records", b"keys", b"failures", b"sizes", b"meta")
+_TABLES = _RECORDS, _SIZES, _KEYS, _FAILURES, _META = b"records", b"sizes", b"keys", b"failures", b"meta"
 _INDEX = struct.Struct(">Q")
-_SIZE = struct.Struct("<II")
+_SIZE = struct.Struct("<III")
 
 
 class HessianStore(Sequence[HessianRecord]):
     """A file of records; a sequence, with names for those that were given one.
 
+    Several stores of one file may be open at a time, in one process and in many: one process writes while any number
+    read. A store that is pickled or inherited by a forked process is there to read.
+
     Args:
-        path: the file; a second one, `path` + "-lock", lies beside it while it is open.
-        mode: "r" to read, "a" to append to a file that is made if it is not there. One process may write at a time,
-            beside any number that read.
+        path: the file; a second one, `path` + "-lock", lies beside it.
+        mode: "r" to read, "a" to append to a file that is made if it is not there.
 
     Raises:
-        DataError: there is no such file, it is no store, or it cannot be opened.
+        DataError: there is no such file, it is no store, it is truncated, or it cannot be opened or written.
     """
 
     def __init__(self, path: str | Path, mode: Literal["r", "a"] = "r") -> None:
+        if mode not in ("r", "a"):
+            raise DataError(f"a store is opened with mode 'r' or 'a', found {mode!r}")
         self.path, self.mode = Path(path), mode
-        self._open()
-        if self.mode == "a" and not self.metadata:
-            self.describe({})
-        found = self.metadata.get("format")
-        if found != FORMAT:
-            self.close()
-            raise DataError(f"{self.path} is no hip-ext store: format {found!r}, expected {FORMAT!r}")
+        self._file: SharedEnvironment | None = None
+        if mode == "a" and not self.path.is_dir():
+            self._make()
+        if not self.path.is_file() or self.path.stat().st_size == 0:
+            what = "is a folder" if self.path.is_dir() else "is empty" if self.path.exists() else "does not exist"
+            raise DataError(f"there is no label store {self.path}: it {what}")
+        self._check_format()
 
     def __len__(self) -> int:
-        with self._environment.begin(db=self._tables[b"records"]) as transaction:
-            return int(transaction.stat()["entries"])
+        with self._environment.transaction() as (transaction, tables):
+            return int(transaction.stat(tables[_RECORDS])["entries"])
 
     def __getitem__(self, index: Any) -> Any:
         """The record of an index, or a list of those of a slice.
@@ -73,14 +78,10 @@ class HessianStore(Sequence[HessianRecord]):
         """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        count = len(self)
-        place = int(index) + count if index < 0 else int(index)
-        if not 0 <= place < count:
-            raise IndexError(f"{self.path} holds {count} records, asked for number {index}")
-        with self._environment.begin(db=self._tables[b"records"], buffers=False) as transaction:
-            data = transaction.get(_INDEX.pack(place))
+        place = int(index) if index >= 0 else int(index) + len(self)
+        data = self._get(_RECORDS, _INDEX.pack(place)) if place >= 0 else None
         if data is None:
-            raise DataError(f"{self.path}: record {place} is missing")
+            raise IndexError(f"{self.path} holds {len(self)} records, asked for number {index}")
         try:
             return decode(data)
         except DataError as error:
@@ -88,27 +89,31 @@ class HessianStore(Sequence[HessianRecord]):
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a record of this name."""
-        return isinstance(key, str) and self._get(b"keys", key.encode()) is not None
+        return isinstance(key, str) and self._get(_KEYS, key.encode()) is not None
+
+    def __iter__(self) -> Iterator[HessianRecord]:
+        return (self[i] for i in range(len(self)))
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Format, units, and what `describe` was given."""
-        stored = self._get(b"meta", b"meta")
-        try:
-            values = json.loads(stored) if stored else {}
-        except ValueError:
-            return {}
-        return values if isinstance(values, dict) else {}
+        found: dict[str, Any] = json.loads(self._get(_META, _META) or b"{}")
+        return found
 
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Number of atoms of every record, [n], without reading the records."""
-        return self._summary[:, 0]
+        return self._summary()[:, 0]
 
     @property
     def labelled_counts(self) -> NDArray[np.int64]:
         """Number of atoms with known rows of every record, [n], without reading the records."""
-        return self._summary[:, 1]
+        return self._summary()[:, 1]
+
+    @property
+    def probe_counts(self) -> NDArray[np.int64]:
+        """Number of known Hessian-vector products of every record, [n], without reading the records."""
+        return self._summary()[:, 2]
 
     def index(self, key: Any, start: int = 0, stop: int | None = None) -> int:
         """The index of a name.
@@ -116,21 +121,36 @@ class HessianStore(Sequence[HessianRecord]):
         Raises:
             DataError: there is no record of this name.
         """
-        found = self._get(b"keys", str(key).encode())
+        found = self._get(_KEYS, str(key).encode())
         if found is None:
             raise DataError(f"{self.path} has no record named {key!r}")
         return int(_INDEX.unpack(found)[0])
 
     def keys(self) -> list[str]:
         """All names, in the order of their records; records without a name have none."""
-        with self._environment.begin(db=self._tables[b"keys"]) as transaction:
-            found = [(_INDEX.unpack(value)[0], bytes(key).decode()) for key, value in transaction.cursor()]
-        return [name for _, name in sorted(found)]
+        found = sorted((_INDEX.unpack(value)[0], key.decode()) for key, value in self._items(_KEYS))
+        return [name for _, name in found]
 
     def failures(self) -> dict[str, str]:
-        """Names of structures that could not be labelled, and why."""
-        with self._environment.begin(db=self._tables[b"failures"]) as transaction:
-            return {bytes(key).decode(): bytes(value).decode() for key, value in transaction.cursor()}
+        """Names of structures that could not be labelled, and why; those labelled since are left out."""
+        found = self._items(_FAILURES)
+        return {key.decode(): value.decode() for key, value in found if self._get(_KEYS, key) is None}
+
+    def damaged(self, progress: Callable[[int], object] | None = None) -> dict[int, str]:
+        """Reads every record; returns the indices of those that cannot be used, and why.
+
+        Args:
+            progress: called with the number of records read so far.
+        """
+        found = {}
+        for index in range(len(self)):
+            try:
+                self[index]
+            except DataError as error:
+                found[index] = str(error)
+            if progress is not None:
+                progress(index + 1)
+        return found
 
     def append(
         self,
@@ -146,33 +166,36 @@ class HessianStore(Sequence[HessianRecord]):
             failures: names of structures that have no label, and why.
 
         Raises:
-            DataError: a name is taken, the number of names is wrong, or the disk is full.
+            DataError: the store was opened to read, a name is taken or too long, the number of names is wrong, a
+                record cannot be stored, or the disk is full.
         """
+        if self.mode != "a":
+            raise DataError(f"{self.path} was opened to read: open it with mode 'a' to append")
         if keys is not None and len(keys) != len(records):
             raise DataError(f"{len(records)} records need as many names, found {len(keys)}")
+        for name in (*(keys or ()), *(failures or ())):
+            if not 0 < len(name.encode()) <= LONGEST_KEY:
+                raise DataError(f"a name has 1 to {LONGEST_KEY} bytes, found {len(name.encode())}: {name[:40]!r}")
         encoded = [encode(record) for record in records]
-        for _ in range(64):
-            try:
-                return self._append(records, encoded, keys, failures or {})
-            except lmdb.MapFullError:
-                grown = self._environment.info()["map_size"] + max(ROOM, 2 * sum(map(len, encoded)))
-                self._environment.set_mapsize(grown)
-            except lmdb.Error as error:
-                raise DataError(f"cannot write to {self.path}: {error}; nothing of this batch was stored") from None
-        raise DataError(f"cannot write to {self.path}: the map does not grow; nothing of this batch was stored")
+        self._write(lambda: self._append(records, encoded, keys, failures or {}), room=2 * sum(map(len, encoded)))
 
     def describe(self, values: Mapping[str, Any]) -> None:
-        """Adds to the metadata: how the labels were made, for instance."""
-        known = {**self.metadata, **values, "format": FORMAT, "units": UNITS}
-        with self._environment.begin(write=True, db=self._tables[b"meta"]) as transaction:
-            transaction.put(b"meta", json.dumps(known).encode())
+        """Adds to the metadata: how the labels were made, for instance.
+
+        Raises:
+            DataError: the store was opened to read, or JSON cannot hold these values.
+        """
+        if self.mode != "a":
+            raise DataError(f"{self.path} was opened to read: open it with mode 'a' to describe it")
+        try:
+            text = json.dumps({**self.metadata, **values, "format": FORMAT, "units": UNITS})
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the description of {self.path} must be what JSON can hold: {error}") from None
+        self._write(lambda: self._put_meta(text))
 
     def close(self) -> None:
-        """Closes the file."""
-        self._environment.close()
-
-    def __iter__(self) -> Iterator[HessianRecord]:
-        return (self[i] for i in range(len(self)))
+        """Leaves the file, which is closed when nobody in this process uses it any more."""
+        self._file = None
 
     def __enter__(self) -> Self:
         return self
@@ -183,42 +206,72 @@ class HessianStore(Sequence[HessianRecord]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker process opens the file anew, to read."""
-        return {"path": self.path}
+        return {"path": self.path.absolute()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.mode = state["path"], "r"
-        self._open()
-
-    def _open(self) -> None:
-        if self.mode == "a":
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        elif not self.path.is_file():
-            raise DataError(f"there is no label store {self.path}")
-        try:
-            self._environment = lmdb.open(
-                str(self.path),
-                subdir=False,
-                readonly=self.mode == "r",
-                map_size=max(ROOM, self.path.stat().st_size if self.path.exists() else 0),
-                max_dbs=len(_TABLES),
-                max_readers=512,
-                readahead=False,
-            )
-            self._tables = {name: self._environment.open_db(name, create=self.mode == "a") for name in _TABLES}
-        except lmdb.Error as error:
-            raise DataError(f"{self.path} is no hip-ext store, or it is damaged: {error}") from None
-
-    def _get(self, table: bytes, key: bytes) -> bytes | None:
-        with self._environment.begin(db=self._tables[table]) as transaction:
-            found: bytes | None = transaction.get(key)
-            return found
+        self.path, self.mode, self._file = state["path"], "r", None
 
     @property
+    def _environment(self) -> SharedEnvironment:
+        if self._file is None:
+            if not self.path.is_file():
+                raise DataError(f"there is no label store {self.path} any more")
+            self._file = shared_environment(self.path, _TABLES)
+        return self._file
+
+    def _make(self) -> None:
+        """Makes the file and its tables where there is nothing yet."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.touch()
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror}") from None
+        if not self._environment.is_writable:
+            raise DataError(f"cannot write {self.path}: the file or its folder is read-only")
+        text = json.dumps({"format": FORMAT, "units": UNITS})
+        self._write(lambda: self._environment.create({_META: (_META, text.encode())}))
+
+    def _write(self, work: Callable[[], object], room: int = 0) -> None:
+        """Does a transaction, in a larger map where it does not fit."""
+        while True:
+            try:
+                work()
+            except lmdb.MapFullError:
+                self._environment.grow(room)
+            except lmdb.Error as error:
+                self._environment.close()  # LMDB wants an environment opened anew after a failed write
+                reason = str(error).rpartition(": ")[2]
+                raise DataError(f"cannot write {self.path}: {reason}; nothing of it was stored") from None
+            else:
+                return
+
+    def _check_format(self) -> None:
+        try:
+            found = self.metadata.get("format")
+        except (KeyError, json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+            found = None  # no such table, not JSON, or not a mapping
+        if found != FORMAT:
+            self.close()
+            raise DataError(f"{self.path} is no hip-ext store: format {found!r}, expected {FORMAT!r}")
+
+    def _get(self, table: bytes, key: bytes) -> bytes | None:
+        with self._environment.transaction() as (transaction, tables):
+            found: bytes | None = transaction.get(key, db=tables[table])
+            return found
+
+    def _items(self, table: bytes) -> list[tuple[bytes, bytes]]:
+        with self._environment.transaction() as (transaction, tables):
+            return list(transaction.cursor(tables[table]))
+
     def _summary(self) -> NDArray[np.int64]:
-        with self._environment.begin(db=self._tables[b"sizes"]) as transaction:
-            found = [_SIZE.unpack(value) for _, value in transaction.cursor()]
-        return np.array(found, dtype=np.int64).reshape(-1, 2)
+        with self._environment.transaction() as (transaction, tables):
+            stored = b"".join(transaction.cursor(tables[_SIZES]).iternext(keys=False, values=True))
+        return np.frombuffer(stored, dtype="<u4").reshape(-1, 3).astype(np.int64)
+
+    def _put_meta(self, text: str) -> None:
+        with self._environment.transaction(write=True) as (transaction, tables):
+            transaction.put(_META, text.encode(), db=tables[_META])
 
     def _append(
         self,
@@ -227,18 +280,17 @@ class HessianStore(Sequence[HessianRecord]):
         keys: Sequence[str] | None,
         failures: Mapping[str, str],
     ) -> None:
-        tables = self._tables
-        with self._environment.begin(write=True) as transaction:
-            place = int(transaction.stat(tables[b"records"])["entries"])
+        with self._environment.transaction(write=True) as (transaction, tables):
+            place = int(transaction.stat(tables[_RECORDS])["entries"])
             for offset, (record, data) in enumerate(zip(records, encoded, strict=True)):
                 index = _INDEX.pack(place + offset)
-                transaction.put(index, data, db=tables[b"records"], append=True)
-                labelled = 0 if record.labelled is None else len(record.labelled)
-                transaction.put(index, _SIZE.pack(len(record.numbers), labelled), db=tables[b"sizes"], append=True)
-                if keys is not None:
-                    name = keys[offset].encode()
-                    if not transaction.put(name, index, db=tables[b"keys"], overwrite=False):
-                        raise DataError(f"{self.path} has a record named {keys[offset]!r} already")
-                    transaction.delete(name, db=tables[b"failures"])
-            for name, reason in failures.items():
-                transaction.put(name.encode(), reason.encode(), db=tables[b"failures"])
+                transaction.put(index, data, db=tables[_RECORDS], append=True)
+                labelled, probes = (0 if x is None else len(x) for x in (record.labelled, record.probes))
+                size = _SIZE.pack(len(record.numbers), labelled, probes)
+                transaction.put(index, size, db=tables[_SIZES], append=True)
+                name = None if keys is None else keys[offset].encode()
+                if name and not transaction.put(name, index, db=tables[_KEYS], overwrite=False):
+                    raise DataError(f"{self.path} has a record named {name.decode()!r} already")
+            # Nothing is ever deleted, so that every page up to the last is in the file, on which opening relies.
+            for failed, reason in failures.items():
+                transaction.put(failed.encode(), reason.encode(), db=tables[_FAILURES])

@@ -6,24 +6,28 @@ python -m hip_ext.plugins.fairchem.database data/train    # energy_references an
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 
-from hip_ext.data.shards import LabelledStructure
+from hip_ext.data.formats.ase_db import row_of
+from hip_ext.data.record import HessianRecord
 from hip_ext.errors import DataError, HipExtError
 from hip_ext.structures import Structures, total_charge, unpaired_electrons
 
 NAME = "data.aselmdb"
 
 
-def write_database(folder: str | Path, records: Iterable[LabelledStructure | Atoms]) -> int:
+def write_database(folder: str | Path, records: Iterable[HessianRecord | Atoms]) -> int:
     """Writes a folder that `HessianDataset` reads as `src`: `data.aselmdb` and the sizes in `metadata.npz`.
+
+    Both files appear together when all structures are written, and not before.
 
     Args:
         folder: new, or empty.
@@ -40,15 +44,21 @@ def write_database(folder: str | Path, records: Iterable[LabelledStructure | Ato
     if (folder / NAME).exists():
         raise DataError(f"{folder / NAME} exists: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing."))
     sizes = []
-    with connect(str(folder / NAME), type="aselmdb") as database:
-        for record in records:
-            atoms, data = _row(record)
-            database.write(atoms, data=data)
-            sizes.append(len(atoms))
-    if not sizes:
-        raise DataError(f"no structures to write to {folder}")
-    np.savez(folder / "metadata.npz", natoms=np.array(sizes))
+    try:
+        with connect(str(temporary / NAME), type="aselmdb") as database:
+            for record in records:
+                atoms, data = _row(record)
+                database.write(atoms, data=data)
+                sizes.append(len(atoms))
+        if not sizes:
+            raise DataError(f"no structures to write to {folder}")
+        np.savez(temporary / "metadata.npz", natoms=np.array(sizes))
+        for name in ("metadata.npz", NAME):  # the one that readers look for comes last
+            (temporary / name).replace(folder / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return len(sizes)
 
 
@@ -76,21 +86,12 @@ def scales(folder: str | Path) -> tuple[list[float], float]:
     return references.round(6).tolist(), float(np.sqrt(np.mean(squares)))
 
 
-def _row(record: LabelledStructure | Atoms) -> tuple[Atoms, dict[str, object]]:
-    atoms = record if isinstance(record, Atoms) else _atoms(record)
-    data = {name: value for name, value in atoms.info.items() if _is_plain(value) or name == "hessian"}
-    Structures.from_ase(atoms)  # refuses a charge or spin that no electron count allows
-    return atoms, data | {"charge": int(total_charge(atoms)), "spin": int(unpaired_electrons(atoms)) + 1}
-
-
-def _atoms(record: LabelledStructure) -> Atoms:
-    atoms = Atoms(record.numbers, positions=record.positions, info={"charge": round(record.charge)})
-    atoms.calc = SinglePointCalculator(
-        atoms, energy=float(record.energy), forces=np.asarray(record.forces, dtype=float)
-    )
-    if record.is_complete:
-        atoms.info["hessian"] = record.hessian()
-    return atoms
+def _row(record: HessianRecord | Atoms) -> tuple[Atoms, dict[str, object]]:
+    if isinstance(record, HessianRecord):
+        return row_of(record)
+    data = {name: value for name, value in record.info.items() if _is_plain(value) or name == "hessian"}
+    Structures.from_ase(record)  # refuses a charge or spin that no electron count allows
+    return record, data | {"charge": int(total_charge(record)), "spin": int(unpaired_electrons(record)) + 1}
 
 
 def _is_plain(value: object) -> bool:
