@@ -61,7 +61,7 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
 	touch $@
 
 $(FAIRCHEM)/.installed-dev: pyproject.toml $(FAIRCHEM)/.torch
-	$(FAIRCHEM)/bin/python -m pip install -e '.[fairchem,train,dev]'
+	$(FAIRCHEM)/bin/python -m pip install -e '.[fairchem,sevennet,train,dev]'
 	touch $@
 
 # mace-torch last, in a command of its own: it puts e3nn 0.4.4 in the place of the newer one, and pip says so.

@@ -5,6 +5,9 @@ import hashlib
 import torch
 from torch import nn
 
+LISTED_IN_COPIES = "_tensor_constant"
+"""Constants of TorchScript code: a state dict has them only after the code has been copied or pickled."""
+
 
 def fingerprint(model: nn.Module) -> str:
     """sha256 over the names, shapes and values of a model's parameters and buffers, in the order of names.
@@ -14,7 +17,7 @@ def fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor) or LISTED_IN_COPIES in name:
             continue
         stored = value.detach().cpu()
         stored = stored.float() if stored.is_floating_point() else stored

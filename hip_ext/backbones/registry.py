@@ -29,6 +29,7 @@ GROUP = "hip_ext.backbones"
 BUILT_IN = {
     "fairchem": "hip_ext.backbones.fairchem:FairchemBackbone",
     "mace": "hip_ext.backbones.mace:MACEBackbone",
+    "sevennet": "hip_ext.backbones.sevennet:SevenNetBackbone",
     "so3lr": "hip_ext.backbones.so3lr:SO3LRBackbone",
 }
 """Known without installed metadata; an entry point of another package cannot take these names."""
