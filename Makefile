@@ -57,7 +57,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
-	$(BIN)/python -m pip install -e '.[so3lr,mace,train,dev]'
+	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,dev]'
 	touch $@
 
 $(FAIRCHEM)/.installed-dev: pyproject.toml $(FAIRCHEM)/.torch

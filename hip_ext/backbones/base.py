@@ -109,6 +109,13 @@ class Backbone(nn.Module, ABC):
     def features(self, inputs: dict[str, Tensor]) -> NodeFeatures:
         """Node features from one forward pass; differentiable unless gradients are switched off."""
 
+    def energy_and_features(self, inputs: dict[str, Tensor]) -> tuple[Tensor, NodeFeatures]:
+        """Total energies in eV, [B], and node features, both differentiable: what a backbone is trained by.
+
+        Two passes, unless an adapter takes both from one.
+        """
+        return self.energy(inputs), self.features(inputs)
+
     @abstractmethod
     def evaluate(self, structures: Structures, *, stress: bool = False) -> Evaluation:
         """Energy, forces, optionally stress, and the node features of the same pass, by the framework's own means."""

@@ -17,8 +17,15 @@ from ase.calculators.calculator import Calculator
 from torch import Tensor
 
 from hip_ext.backbones.base import Backbone, BackboneSource, Evaluation
-from hip_ext.backbones.borrowed import reason_of, usable_device
-from hip_ext.backbones.fairchem_inputs import atomic_data, charge_and_multiplicity, with_inverted, wrapped
+from hip_ext.backbones.borrowed import usable_device
+from hip_ext.backbones.fairchem_inputs import (
+    atomic_data,
+    charge_and_multiplicity,
+    check_not_empty,
+    predicted,
+    with_inverted,
+    wrapped,
+)
 from hip_ext.backbones.fairchem_models import (
     EXTRA,
     FRAMEWORK,
@@ -123,6 +130,7 @@ class FairchemBackbone(Backbone):
 
     def prepare(self, structures: Structures) -> dict[str, Tensor]:
         """The tensors of fairchem's AtomicData: atoms wrapped into complete cells, charge and multiplicity."""
+        check_not_empty(structures.num_systems, structures.num_atoms)
         self.check_elements(structures)
         pair_graph(structures, MIN_DISTANCE)  # fairchem drops the edge between two atoms on one spot; this refuses them
         pairs = zip(structures.charge.tolist(), structures.unpaired.tolist(), strict=True)
@@ -205,13 +213,9 @@ class FairchemBackbone(Backbone):
         Raises:
             BackboneError: fairchem refuses them.
         """
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                return self.unit.predict(
-                    atomic_data({name: x.detach().clone() for name, x in inputs.items()}, self.task)
-                )
-        except ValueError as error:
-            raise BackboneError(f"fairchem cannot evaluate this: {reason_of(error)}") from error
+        with torch.inference_mode(False), torch.enable_grad():
+            data = atomic_data({name: x.detach().clone() for name, x in inputs.items()}, self.task)
+            return predicted(self.unit, data)
 
     def calculator(self) -> Calculator:
         """A FAIRChemCalculator around the same unit, for the same task."""
@@ -235,7 +239,7 @@ class FairchemBackbone(Backbone):
         try:
             with repeatable(self.device):
                 self.predict(inputs)
-        except BackboneError as error:  # a lone atom may be refused, but only after the model has been made ready
+        except BackboneError as error:  # a lone atom or a merged model's forces, after the model has been made ready
             refusal = f" ({error})"
         if not self._accepts(inputs):
             raise BackboneError(

@@ -124,6 +124,12 @@ class MACEBackbone(Backbone):
             self.model(dict(inputs), compute_force=False)
         return self.collected(outputs)
 
+    def energy_and_features(self, inputs: dict[str, Tensor]) -> tuple[Tensor, NodeFeatures]:
+        """Total energy in eV, [B], and messages, from one pass."""
+        with outputs_of(self.model.interactions) as outputs:
+            energy = self.model(dict(inputs), compute_force=False)["energy"]
+        return energy, self.collected(outputs)
+
     def evaluate(self, structures: Structures, *, stress: bool = False) -> Evaluation:
         """Energy, forces, optionally stress, and messages, from one pass."""
         inputs = self.prepare(structures)

@@ -140,6 +140,12 @@ class SO3LRBackbone(Backbone):
             model.get_representation(inputs, compute_force=False)
         return _collect(layers)
 
+    def energy_and_features(self, inputs: dict[str, Tensor]) -> tuple[Tensor, NodeFeatures]:
+        """Total energy in eV, [B], and the variables of all layers, from one pass."""
+        with self.borrowed_model() as model, outputs_of(model.euclidean_transformers) as layers:
+            energy = model(self._with_long_range(inputs), compute_force=False)["energy"]
+        return energy, _collect(layers)
+
     def evaluate(self, structures: Structures, *, stress: bool = False) -> Evaluation:
         """Energy, forces, optionally stress, and features from one pass."""
         inputs = self._with_long_range(self.prepare(structures))

@@ -13,11 +13,16 @@ import typer
 from typer.core import TyperGroup
 
 from hip_ext.cli.backbones import backbones
+from hip_ext.cli.checkpoint import checkpoint
+from hip_ext.cli.data import data
 from hip_ext.cli.demo import demo
 from hip_ext.cli.distill import distill
+from hip_ext.cli.evaluate import evaluate
 from hip_ext.cli.frequencies import frequencies
 from hip_ext.cli.hessian import hessian
+from hip_ext.cli.label import label
 from hip_ext.cli.mace_train import mace_train
+from hip_ext.cli.train import train
 from hip_ext.errors import HipExtError
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -42,6 +47,11 @@ app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False,
 app.command()(hessian)
 app.command()(frequencies)
 app.command()(distill)
+app.command()(train)
+app.command()(label)
+app.command()(evaluate)
+app.add_typer(data, name="data")
+app.add_typer(checkpoint, name="checkpoint")
 app.command()(backbones)
 app.command()(demo)
 app.command("mace-train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(mace_train)

@@ -1,1 +1,1 @@
-"""Teaching a head: labels from the backbone itself, cached features, and a plain training loop."""
+"""Teaching a head: labels, from stores or made from the backbone itself, cached features, and training."""

@@ -20,7 +20,7 @@ class LabelConfig(BaseModel):
     rows: int = Field(3, ge=1, description="atoms per structure whose Hessian rows are computed")
     relaxed: float = Field(0.3, ge=0, le=1, description="share of structures near a minimum of the backbone")
     relax_steps: int = Field(15, ge=0, description="FIRE steps towards that minimum")
-    shard: int = Field(32, ge=1, description="structures per file")
+    shard: int = Field(32, ge=1, description="structures that are labelled together")
     held_out: float = Field(0.04, gt=0, lt=1, description="share of molecules that is never trained on")
     held_out_most: int = Field(192, ge=1, description="at most so many held-out molecules get full Hessians")
     seed: int = 0

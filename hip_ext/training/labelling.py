@@ -1,4 +1,4 @@
-"""From molecules to label shards, one after the other: the half of a distillation that comes before the training."""
+"""From molecules to a store of labels: the half of a distillation that comes before the training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ase import Atoms
 
 from hip_ext.backbones.base import Backbone
 from hip_ext.data.geometries import distort, embed, rattle
-from hip_ext.data.labels import label, relax_roughly
 from hip_ext.data.molecules import formula, split_key
-from hip_ext.data.shards import write_shard
+from hip_ext.data.store import HessianStore
 from hip_ext.errors import DataError, HipExtError
+from hip_ext.labelling.backbone import label
+from hip_ext.labelling.relaxation import relax_roughly
 from hip_ext.training.config import LabelConfig
 
 COMPLETE = 1 << 16
@@ -57,39 +58,37 @@ def split_sources(sources: Sequence[str | Atoms], config: LabelConfig) -> Split:
     return Split([sources[index] for index in kept], [sources[index] for index in held_out])
 
 
-def label_shards(
+def label_sources(
     backbone: Backbone,
     sources: Sequence[str | Atoms],
-    folder: Path,
+    path: Path,
     config: LabelConfig,
     rows: int,
     report: Callable[[int], None] = lambda done: None,
-) -> list[Path]:
-    """Labels all sources into `folder`, leaving out the shards that are there already.
+) -> HessianStore:
+    """Labels all sources into a store, `config.shard` of them at a time, leaving out what is there already.
 
     Molecules that cannot be embedded, or that the backbone refuses, are left out; given structures are used as they
-    are. What is drawn for a shard depends on the sum of the seed and the number of the shard only.
+    are. What is drawn for a part depends on the sum of the seed and the number of the part only.
 
     Returns:
-        The shards, in order.
+        The store, open to read.
     """
-    shards = []
-    for number, start in enumerate(range(0, len(sources), config.shard)):
-        path = folder / f"shard-{number:05d}.safetensors"
-        part = sources[start : start + config.shard]
-        if not path.exists():
-            seed = config.seed + number
-            rng = np.random.default_rng(seed)
-            structures = _structures(backbone, part, config, rng, seed)
-            chosen = [rng.permutation(len(a))[: rows if len(a) > 4 else len(a)] for a in structures]
-            records = label(backbone, structures, chosen) if structures else []
-            if not records:
-                report(len(part))
-                continue
-            write_shard(path, records)
-        shards.append(path)
-        report(len(part))
-    return shards
+    with HessianStore(path, "a") as store:
+        known = {*store.keys(), *store.failures()}
+        for number, start in enumerate(range(0, len(sources), config.shard)):
+            part = sources[start : start + config.shard]
+            first = f"{number:05d}-00000"
+            if first not in known:
+                seed = config.seed + number
+                rng = np.random.default_rng(seed)
+                structures = _structures(backbone, part, config, rng, seed)
+                chosen = [rng.permutation(len(a))[: rows if len(a) > 4 else len(a)] for a in structures]
+                records = label(backbone, structures, chosen) if structures else []
+                keys = [f"{number:05d}-{place:05d}" for place in range(len(records))]
+                store.append(records, keys, {} if records else {first: "nothing in this part could be labelled"})
+            report(len(part))
+    return HessianStore(path)
 
 
 def _structures(

@@ -1,53 +1,84 @@
-"""What a head is trained to make small, from labelled rows of Hessians.
+"""What is made small: one number for every structure, 0 where it has no such label.
 
-The mean absolute error of the entries is dominated by stiff bonds. What users look at first, the lowest modes, are
-motions in which large parts of a molecule turn against each other, and along which the contributions of all those
-entries nearly cancel. `twist_loss` therefore asks for H·u as well, for random motions u of that kind.
+    entries    mean |ΔH_ab| or ΔH_ab² of the labelled entries, diagonal blocks weighted apart
+    products   mean |ΔH·v| along labelled probes, or along random twists within the labelled rows
+    subspace   mean |V ᵀH V − Λ|, V and Λ the lowest modes and eigenvalues of the labelled Hessian (HIP, arXiv
+               2509.21624, without mass weighting there); nothing is differentiated through an eigensolver
+    energy     |ΔE| per atom
+    forces     mean |ΔF|
+
+A mean over structures of these is not dominated by large molecules, whose Hessians have most of all entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from hip_ext.training.dataset import Example
+from hip_ext.blocks import HessianBlocks
+from hip_ext.structures import Structures
+from hip_ext.training.batches import EntryLabels, ProductLabels, SubspaceLabels
 
 
-def entry_loss(errors: Sequence[Tensor]) -> Tensor:
-    """Mean over structures of the mean absolute error of their labelled rows, eV/Å²; errors are [k, 3, n, 3] each."""
-    return torch.stack([error.abs().mean() for error in errors]).mean()
+def entry_errors(blocks: HessianBlocks, labels: EntryLabels) -> Tensor:
+    """Predicted minus labelled entries, eV/Å², [M]."""
+    return blocks.flat().index_select(0, labels.place) - labels.value
 
 
-def twist_loss(errors: Sequence[Tensor], examples: Sequence[Example], rng: np.random.Generator, count: int) -> Tensor:
-    """Mean over structures and `count` random twists u (largest displacement 1) of mean |ΔH·u|, eV/Å²."""
-    losses = []
-    for error, example in zip(errors, examples, strict=True):
-        fields = torch.as_tensor(twists(example.record.positions, rng, count), dtype=error.dtype, device=error.device)
-        losses.append(torch.einsum("kxny,cny->ckx", error, fields).abs().mean())
-    return torch.stack(losses).mean()
+def entry_loss(
+    errors: Tensor,
+    labels: EntryLabels,
+    systems: int,
+    *,
+    power: int = 1,
+    diagonal: float = 1.0,
+    off_diagonal: float = 1.0,
+) -> Tensor:
+    """Mean of |ΔH|^power over the labelled entries of each structure, [B].
 
-
-def twists(positions: NDArray[np.float64], rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Smooth motions in which one half of a structure turns against the other, [count, n, 3], at most 1 long.
-
-    u(x) = f(n·(x − c)/1 Å) a × (x − c), with c the middle of a random pair of neighbours and n its direction. The axis
-    a is n (a torsion) or random (a bend), the profile f is tanh, or 1 for a rotation of the whole.
+    Args:
+        errors: ΔH of the labelled entries, eV/Å², [M].
+        labels: whose they are.
+        systems: B.
+        power: 1 for the absolute error, 2 for its square.
+        diagonal: factor of the entries in diagonal blocks.
+        off_diagonal: factor of the others.
     """
-    fields = []
-    for _ in range(count):
-        first = int(rng.integers(len(positions)))
-        distance = np.linalg.norm(positions - positions[first], axis=1)
-        distance[first] = np.inf
-        second = int(rng.choice(np.flatnonzero(distance < 1.25 * distance.min() + 0.3)))
-        centre = (positions[first] + positions[second]) / 2
-        direction = (positions[second] - positions[first]) / distance[second]
-        axis = direction if rng.random() < 0.5 else rng.normal(size=3)
-        arm = positions - centre
-        profile = 1.0 if rng.random() < 0.25 else np.tanh(arm @ direction)[:, None]
-        field = profile * np.cross(axis, arm)
-        fields.append(field / max(np.linalg.norm(field, axis=1).max(), 1e-6))
-    return np.array(fields)
+    size = errors.abs() if power == 1 else errors.square()
+    if diagonal != off_diagonal:
+        size = torch.where(labels.diagonal, diagonal * size, off_diagonal * size)
+    elif diagonal != 1.0:
+        size = diagonal * size
+    return size.new_zeros(systems).index_add(0, labels.structure, size * labels.share)
+
+
+def product_loss(blocks: HessianBlocks, labels: ProductLabels, structures: Structures) -> Tensor:
+    """Mean |ΔH·v| over the known components of each structure, [B]."""
+    error = (blocks.matvec(labels.vectors) - labels.values).abs().sum(1)
+    return _per_structure((error * labels.share).sum(1), structures)
+
+
+def subspace_loss(blocks: HessianBlocks, labels: SubspaceLabels, structures: Structures) -> Tensor:
+    """Mean |VᵀHV − Λ| over the K × K entries of each structure, eV/Å²/amu, [B]."""
+    images = blocks.matvec(labels.modes)
+    projected = _per_structure(torch.einsum("nxk,nxl->nkl", labels.modes, images), structures)
+    return (projected - torch.diag_embed(labels.values)).abs().sum((1, 2)) * labels.share
+
+
+def energy_loss(energy: Tensor, label: Tensor, known: Tensor, structures: Structures) -> Tensor:
+    """|ΔE| per atom, eV, [B]."""
+    return (energy - label).abs() / _sizes(structures) * known
+
+
+def force_loss(forces: Tensor, label: Tensor, known: Tensor, structures: Structures) -> Tensor:
+    """Mean |ΔF| over the components of each structure, eV/Å, [B]."""
+    return _per_structure((forces - label).abs().mean(1), structures) / _sizes(structures) * known
+
+
+def _per_structure(values: Tensor, structures: Structures) -> Tensor:
+    """Sums over the atoms of each structure, [N, ...] to [B, ...]."""
+    return values.new_zeros(structures.num_systems, *values.shape[1:]).index_add(0, structures.batch, values)
+
+
+def _sizes(structures: Structures) -> Tensor:
+    return structures.ptr[1:] - structures.ptr[:-1]

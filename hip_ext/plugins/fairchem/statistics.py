@@ -14,7 +14,7 @@ from hip_ext.features import NodeFeatures
 from hip_ext.head import HessianHead
 from hip_ext.plugins.fairchem.head import DirectHessianHead
 from hip_ext.plugins.fairchem.layout import labels_of
-from hip_ext.training.dataset import block_sizes
+from hip_ext.training.normalisation import block_sizes
 
 SAMPLE = 128
 BATCH = 8

@@ -15,7 +15,7 @@ from hip_ext.checkpoint import new_head
 from hip_ext.features import NodeFeatures
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.plugins.mace.labels import label_loader, label_of
-from hip_ext.training.dataset import block_sizes
+from hip_ext.training.normalisation import block_sizes
 
 SAMPLE = 256
 """Structures that the scales are taken from."""
