@@ -21,7 +21,8 @@ from ase.optimize import BFGS
 from hip_ext import HessianCalculator, HessianModel, from_pretrained
 from hip_ext.atomic import write_text
 from hip_ext.data.geometries import distort, embed, rattle
-from hip_ext.data.shards import LabelledStructure, read_shard, write_shard
+from hip_ext.data.record import HessianRecord
+from hip_ext.data.store import HessianStore
 from hip_ext.errors import HipExtError
 from hip_ext.evaluation.metrics import compare, summarise
 from hip_ext.reference import autograd_hessian
@@ -60,33 +61,37 @@ SETS = {
 """Name: (how structures are made, their molecules, how many of them)."""
 
 
-def reference(model: HessianModel, name: str, work: Path) -> list[LabelledStructure]:
+def reference(model: HessianModel, name: str, work: Path) -> list[HessianRecord]:
     """The structures of a set with their exact Hessians, computed once and kept."""
     make, file, count = SETS[name]
-    records = []
-    for number, smiles in enumerate(read_sources([f"smiles:{RECIPE / file}"])[:count]):
-        path = work / name.replace(" ", "_") / f"shard-{number:05d}.safetensors"
-        if not path.exists():
+    with HessianStore(work / f"{name.replace(' ', '_')}.lmdb", "a") as store:
+        failed = store.failures()
+        for number, smiles in enumerate(read_sources([f"smiles:{RECIPE / file}"])[:count]):
+            key = f"{number:05d}"
+            if key in store or key in failed:
+                continue
             try:
                 atoms = make(smiles, model, number)
-            except HipExtError:
+            except HipExtError as error:
+                store.append([], failures={key: str(error)})
                 continue
             structures = Structures.from_ase(atoms, dtype=model.dtype)
-            exact = autograd_hessian(model.backbone, structures).double().numpy()
             found = model.backbone.evaluate(structures)
-            n = len(atoms)
-            rows = exact.reshape(n, 3, n, 3)
-            forces = found.forces.numpy()
-            record = LabelledStructure(
-                atoms.numbers, atoms.positions, 0.0, float(found.energy), forces, np.arange(n), rows, {"smiles": smiles}
+            record = HessianRecord(
+                atoms.numbers,
+                atoms.positions,
+                energy=float(found.energy),
+                forces=found.forces.numpy(),
+                method=model.backbone.source.name,
+                info={"smiles": smiles},
             )
-            write_shard(path, [record])
-            print(f"{name}: {smiles} ({n} atoms)", flush=True)
-        records += read_shard(path)
-    return records
+            exact = autograd_hessian(model.backbone, structures).double().numpy()
+            store.append([record.with_hessian(exact)], [key])
+            print(f"{name}: {smiles} ({len(atoms)} atoms)", flush=True)
+        return list(store)
 
 
-def measure(model: HessianModel, records: list[LabelledStructure]) -> dict[str, float]:
+def measure(model: HessianModel, records: list[HessianRecord]) -> dict[str, float]:
     """Summary of the direct Hessian's errors over a set."""
     found = []
     for record in records:

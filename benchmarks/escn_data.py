@@ -4,7 +4,7 @@
     python benchmarks/escn_data.py copper --out runs/escn        # a minute
     python benchmarks/escn_data.py databases --out runs/escn     # needs fairchem
 
-The first two write shards of labels (see `hip_ext.data.shards`) and extended XYZ, both resumable; the last one writes
+The first two write stores of labels (see `hip_ext.data.store`) and extended XYZ, both resumable; the last one writes
 what fairchem reads, `SYSTEM/{train,val,test}/*.aselmdb` with energy, forces and the Hessian of every structure.
 """
 
@@ -23,10 +23,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hip_ext.atomic import atomic_path
 from hip_ext.backbones import load_backbone
-from hip_ext.data.shards import LabelledStructure, read_shards
+from hip_ext.data.record import HessianRecord
+from hip_ext.data.store import HessianStore
 from hip_ext.reference import finite_difference_hessian
 from hip_ext.training.config import LabelConfig
-from hip_ext.training.labelling import COMPLETE, label_shards, split_sources
+from hip_ext.training.labelling import COMPLETE, label_sources, split_sources
 from hip_ext.training.sources import read_sources
 
 SMILES = Path(__file__).resolve().parents[1] / "configs/so3lr-organic/train.smi"
@@ -49,10 +50,8 @@ def molecules(out: Path) -> None:
     split = split_sources(chosen, LABELS)
     backbone = load_backbone("so3lr")
     for name, part in (("train", split.train * STATES), ("held_out", split.held_out)):
-        done = label_shards(backbone, part, out / "molecules/labels" / name, LABELS, COMPLETE)
-        print(
-            f"{name}: {len(part)} structures of {len(set(map(str, part)))} molecules in {len(done)} shards", flush=True
-        )
+        store = label_sources(backbone, part, out / f"molecules/labels/{name}.lmdb", LABELS, COMPLETE)
+        print(f"{name}: {len(store)} structures of {len(set(map(str, part)))} molecules", flush=True)
 
 
 def copper(out: Path) -> None:
@@ -90,11 +89,11 @@ def databases(out: Path) -> None:
     """What fairchem reads, from whatever labels are there; databases that are there already are left alone."""
     from hip_ext.plugins.fairchem import write_database
 
-    parts: dict[Path, Iterable[LabelledStructure | Atoms]] = {}
+    parts: dict[Path, Iterable[HessianRecord | Atoms]] = {}
     labels = out / "molecules/labels"
     if labels.exists():
-        held_out = read_shards(labels / "held_out")
-        parts[out / "molecules/train"] = read_shards(labels / "train")
+        held_out = list(HessianStore(labels / "held_out.lmdb"))
+        parts[out / "molecules/train"] = HessianStore(labels / "train.lmdb")
         parts[out / "molecules/val"] = held_out[::3]
         parts[out / "molecules/test"] = [record for number, record in enumerate(held_out) if number % 3]
     for name in COPPER:

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from hip_ext.atomic import write_text
-from hip_ext.data.shards import LabelledStructure, read_shards
+from hip_ext.data.record import HessianRecord
+from hip_ext.data.store import HessianStore
 from hip_ext.evaluation.metrics import compare, summarise
 
 REACHES = (4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
 
 
-def truncated(record: LabelledStructure, reach: float) -> np.ndarray:
+def truncated(record: HessianRecord, reach: float) -> np.ndarray:
     """The exact Hessian without blocks beyond `reach` (Å), with a diagonal that makes each row sum zero."""
     n = len(record.numbers)
     blocks = record.hessian().reshape(n, 3, n, 3).copy()
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "references")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/long_range_so3lr.json")
     arguments = parser.parse_args()
-    records = [r for r in read_shards(arguments.work / "large") if len(r.numbers) >= 30]
+    records = [r for r in HessianStore(arguments.work / "large.lmdb") if len(r.numbers) >= 30]
     results = {}
     for reach in REACHES:
         found = summarise([compare(r.atoms(), truncated(r, reach), r.hessian()) for r in records])

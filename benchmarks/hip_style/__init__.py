@@ -1,0 +1,1 @@
+"""A Hessian readout in the manner of HIP, to compare ours with."""
