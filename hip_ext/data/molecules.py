@@ -1,6 +1,7 @@
 """Random small organic molecules as SMILES, grown from fragments and edited atom by atom with RDKit.
 
     python -m hip_ext.data.molecules --count 20000 --seed 0 > molecules.smi
+    python -m hip_ext.data.molecules --count 20000 --seed 1 --without molecules.smi --unlike held_out.smi > more.smi
 
 The molecules are closed-shell and neutral, made of H, C, N, O, F, S and Cl, with 2 to 30 atoms. A given seed always
 gives the same list.
@@ -9,7 +10,8 @@ gives the same list.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hip_ext.errors import MissingDependencyError
@@ -196,12 +198,34 @@ def _close_ring(chem: type[Chem], molecule: Chem.Mol, rng: random.Random) -> Che
     return edited
 
 
+def unlike(molecules: Iterable[str], known: Iterable[str], held_out: Iterable[str]) -> Iterator[str]:
+    """Those molecules that are not among the known ones and share no scaffold and no sum formula with held-out ones.
+
+    Args:
+        molecules: canonical SMILES.
+        known: SMILES as this module writes them.
+        held_out: SMILES.
+    """
+    out, held_out = set(known), list(held_out)
+    keys, formulas = {split_key(smiles) for smiles in held_out}, {formula(smiles) for smiles in held_out}
+    for smiles in molecules:
+        if smiles not in out and split_key(smiles) not in keys and formula(smiles) not in formulas:
+            yield smiles
+
+
+def _lines(paths: Iterable[str]) -> list[str]:
+    return [line.split()[0] for path in paths for line in Path(path).read_text().splitlines() if line.strip()]
+
+
 if __name__ == "__main__":
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without", nargs="*", default=[], metavar="FILE", help="leave out the molecules of these")
+    parser.add_argument("--unlike", nargs="*", default=[], metavar="FILE", help="and what shares scaffold or formula")
     arguments = parser.parse_args()
-    for line in random_molecules(arguments.count, arguments.seed):
+    found = random_molecules(arguments.count, arguments.seed)
+    for line in unlike(found, _lines(arguments.without), _lines(arguments.unlike)):
         print(line)
