@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -15,10 +16,13 @@ import yaml
 from ase.build import molecule
 from ase.data import covalent_radii
 from toy_backbone import ToyBackbone
+from typer.testing import CliRunner
 
 from hip_ext.backbones import load_backbone
+from hip_ext.cli.app import app
 from hip_ext.data.geometries import CLOSEST, DISTORTIONS, distort, embed
 from hip_ext.data.molecules import formula, random_molecules, split_key
+from hip_ext.data.store import HessianStore
 from hip_ext.errors import ConfigError, DataError, HipExtError, StructureError
 from hip_ext.head import HeadConfig
 from hip_ext.labelling.backbone import label
@@ -102,6 +106,22 @@ def test_a_killed_run_ends_as_an_undisturbed_one(finished, tmp_path):
     expected = finished[0].metrics
     for group, values in expected.items():
         assert metrics[group] == pytest.approx(values, rel=1e-4)
+
+
+def test_labels_alone_are_those_of_a_whole_run(finished, tmp_path):
+    recipe, molecules, out = tmp_path / "recipe.yaml", tmp_path / "molecules.smi", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(small_recipe().model_dump()))
+    molecules.write_text("\n".join(SMILES))
+    options = ["--structures", f"smiles:{molecules}", "--recipe", recipe, "--out", out, "--labels-only", "--json"]
+    done = CliRunner().invoke(app, ["distill", *map(str, options)])
+    assert done.exit_code == 0, done.output
+    assert not (out / "training").exists()
+    for name, count in json.loads(done.stdout).items():
+        store, expected = HessianStore(name), HessianStore(finished[1] / "labels" / Path(name).name)
+        assert count == len(store) == len(expected) > 0
+        for record, other in zip(store, expected, strict=True):
+            np.testing.assert_array_equal(record.labelled, other.labelled)
+            np.testing.assert_allclose(record.rows, other.rows, atol=1e-4 * np.abs(other.rows).max())
 
 
 def test_labels_are_rows_of_the_exact_hessian(so3lr):

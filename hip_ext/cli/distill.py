@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 COLUMNS = {
@@ -35,11 +33,14 @@ def distill(
     backbone: Annotated[str | None, typer.Option(help="registry name, e.g. so3lr; overrides the recipe")] = None,
     source: Annotated[str | None, typer.Option(help="which model of that kind; overrides the recipe")] = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps; overrides the recipe")] = None,
+    labels_only: Annotated[bool, typer.Option("--labels-only", help="stop before training")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the metrics as JSON")] = False,
 ) -> None:
     """Teach a head from the backbone's own exact derivatives; may be stopped and started again."""
+    from hip_ext.cli.progress import progress_bars, stages_in
     from hip_ext.training.config import DistillConfig
     from hip_ext.training.distill import distill as run
+    from hip_ext.training.distill import label_structures
     from hip_ext.training.sources import read_sources
 
     config = DistillConfig.from_yaml(recipe) if recipe else DistillConfig()
@@ -47,10 +48,16 @@ def distill(
     config = config.model_copy(update={name: value for name, value in changes.items() if value is not None})
     if steps is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
-    console = Console(stderr=True)
     train, test = read_sources(structures), read_sources(held_out) if held_out else None
-    with _bars(console) as bars:
-        result = run(config, train, out, test, progress=_stages(bars))
+    with progress_bars() as bars:
+        if labels_only:
+            stores = label_structures(config, train, out, test, progress=stages_in(bars))
+        else:
+            result = run(config, train, out, test, progress=stages_in(bars))
+    if labels_only:
+        counts = {str(store.path): len(store) for store in stores}
+        typer.echo(json.dumps(counts) if as_json else "\n".join(f"{n} records: {path}" for path, n in counts.items()))
+        return
     if as_json:
         typer.echo(json.dumps({"checkpoint": str(result.checkpoint), "held_out": result.metrics}))
         return
@@ -62,18 +69,3 @@ def distill(
         table.add_row(group, *(f"{values[name]:.4g}" for name in COLUMNS))
     Console().print(table)
     Console().print(f"checkpoint: {result.checkpoint}")
-
-
-def _bars(console: Console) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
-
-
-def _stages(bars: Progress) -> Callable[[str, int], Callable[[int, str], None]]:
-    """One bar a stage of the run."""
-
-    def begin(stage: str, total: int) -> Callable[[int, str], None]:
-        task = bars.add_task(stage, total=total, note="")
-        return lambda done, note: bars.update(task, completed=done, note=note)
-
-    return begin

@@ -69,6 +69,33 @@ def distill(
     folder = Path(folder)
     _claim(folder, config)
     backbone = backbone or load_backbone(config.backbone, config.source)
+    labels, complete = label_structures(config, sources, folder, held_out, backbone, progress)
+    about = {"method": "distillation of the backbone's own exact Hessian"}
+    training = training_config(config, labels.path, complete.path, str(backbone.dtype).removeprefix("torch."))
+    result = train(training, folder / "training", backbone, progress, about)
+    plot_learning_curve(result.curve, folder / "learning_curve.png")
+    document = {"training": result.model.training_record, "held_out": result.metrics}
+    write_text(folder / "metrics.json", json.dumps(document, indent=2) + "\n")
+    result.model.save_pretrained(folder / CHECKPOINT)
+    return DistillResult(result.model, result.metrics, folder / CHECKPOINT)
+
+
+def label_structures(
+    config: DistillConfig,
+    sources: Sequence[str | Atoms],
+    folder: str | Path,
+    held_out: Sequence[str | Atoms] | None = None,
+    backbone: Backbone | None = None,
+    progress: Stages = silent,
+) -> tuple[HessianStore, HessianStore]:
+    """The first half of a distillation, for heads that are trained in another way; see `distill`.
+
+    Returns:
+        Labels to train on, `labels/train.lmdb`, and complete ones to evaluate on, `labels/held_out.lmdb`.
+    """
+    folder = Path(folder)
+    _claim(folder, config)
+    backbone = backbone or load_backbone(config.backbone, config.source)
     for parameter in backbone.model.parameters():
         parameter.requires_grad_(False)
     if held_out is None:
@@ -80,14 +107,7 @@ def distill(
     counts = [int((store.sizes > 1).sum()) for store in (labels, complete)]
     if not all(counts):
         raise DataError(f"too few labels: {counts[0]} structures to train on, {counts[1]} held out")
-    about = {"method": "distillation of the backbone's own exact Hessian"}
-    training = training_config(config, paths[0], paths[1], str(backbone.dtype).removeprefix("torch."))
-    result = train(training, folder / "training", backbone, progress, about)
-    plot_learning_curve(result.curve, folder / "learning_curve.png")
-    document = {"training": result.model.training_record, "held_out": result.metrics}
-    write_text(folder / "metrics.json", json.dumps(document, indent=2) + "\n")
-    result.model.save_pretrained(folder / CHECKPOINT)
-    return DistillResult(result.model, result.metrics, folder / CHECKPOINT)
+    return labels, complete
 
 
 def training_config(config: DistillConfig, train: Path, held_out: Path, precision: str) -> TrainingConfig:
