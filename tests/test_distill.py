@@ -111,8 +111,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(finished, tmp_path):
 def test_labels_alone_are_those_of_a_whole_run(finished, tmp_path):
     recipe, molecules, out = tmp_path / "recipe.yaml", tmp_path / "molecules.smi", tmp_path / "run"
     recipe.write_text(yaml.safe_dump(small_recipe().model_dump()))
-    molecules.write_text("\n".join(SMILES))
+    molecules.write_text("\n".join([*SMILES, "CCCCCC"]))
     options = ["--structures", f"smiles:{molecules}", "--recipe", recipe, "--out", out, "--labels-only", "--json"]
+    options += ["--limit", len(SMILES)]
     done = CliRunner().invoke(app, ["distill", *map(str, options)])
     assert done.exit_code == 0, done.output
     assert not (out / "training").exists()

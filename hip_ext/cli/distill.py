@@ -33,6 +33,7 @@ def distill(
     backbone: Annotated[str | None, typer.Option(help="registry name, e.g. so3lr; overrides the recipe")] = None,
     source: Annotated[str | None, typer.Option(help="which model of that kind; overrides the recipe")] = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps; overrides the recipe")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="learn from the first so many structures only")] = None,
     labels_only: Annotated[bool, typer.Option("--labels-only", help="stop before training")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the metrics as JSON")] = False,
 ) -> None:
@@ -48,7 +49,7 @@ def distill(
     config = config.model_copy(update={name: value for name, value in changes.items() if value is not None})
     if steps is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
-    train, test = read_sources(structures), read_sources(held_out) if held_out else None
+    train, test = read_sources(structures)[:limit], read_sources(held_out) if held_out else None
     with progress_bars() as bars:
         if labels_only:
             stores = label_structures(config, train, out, test, progress=stages_in(bars))
