@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,9 +187,19 @@ def test_distortions_keep_atoms_apart_and_all_occur():
     assert names == set(DISTORTIONS)
 
 
+def test_a_run_of_a_version_without_options_goes_on(finished, so3lr, tmp_path):
+    shutil.copytree(finished[1], tmp_path / "run")
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert recipe.pop("options") == {}
+    (tmp_path / "run/recipe.json").write_text(json.dumps(recipe))
+    assert distill(small_recipe(), SMILES, tmp_path / "run", backbone=so3lr).metrics == finished[0].metrics
+
+
 def test_another_recipe_or_a_foreign_folder_is_refused(finished, so3lr, tmp_path):
     with pytest.raises(ConfigError, match="another recipe"):
         distill(small_recipe(batch=2), SMILES, finished[1], backbone=so3lr)
+    with pytest.raises(ConfigError, match="another recipe"):
+        distill(small_recipe().model_copy(update={"options": {"cutoff": 5.0}}), SMILES, finished[1], backbone=so3lr)
     (tmp_path / "precious.txt").write_text("keep")
     with pytest.raises(ConfigError, match="not a distillation run"):
         distill(small_recipe(), SMILES, tmp_path, backbone=so3lr)

@@ -274,7 +274,8 @@ class FairchemBackbone(Backbone):
         That is where fairchem is about to exchange its model, has compiled it, or computes in TF32, in which the passes
         of both copies would not fit together.
         """
-        settings, found = self.unit.inference_settings, []
+        settings = self.unit.inference_settings
+        found: list[Tensor] = []
         if settings.compile or settings.tf32 or not self._accepts(inputs):
             yield found
             return
