@@ -117,6 +117,8 @@ def run(recipe, *options):
     try:
         main(argparse.Namespace(config=str(recipe)), list(options))
     finally:
+        if torch.distributed.is_initialized():  # a run that ends in an error leaves its process group behind
+            torch.distributed.destroy_process_group()
         logging.getLogger().removeHandler(handler)
         torch.set_rng_state(state)
         for name, before in handlers.items():
