@@ -8,6 +8,7 @@ Weights are random (146.6 million, 32 experts merged for one composition, float3
     direct, one copy     the same from raw features of one copy: a molecule and its mirror image come out different
     pass                 fairchem's backbone alone, without gradients
     energy_forces        fairchem's predict: energy and forces
+    all three            model.energy_forces_hessian(...): one pass serves the energy, the forces and one of the copies
     autograd, loop/vmap  fairchem's predict with predict_untrained_hessian
 """
 
@@ -85,6 +86,7 @@ def measure(path: Path, size: int) -> Case:
         "direct, one copy": one_copy,
         "pass": one_pass,
         "energy_forces": lambda: backbone.predict(inputs),
+        "all three": lambda: model.energy_forces_hessian(atoms).hessian.dense(),
     }
     seconds = _in_turn(clock, calls)
     peak = {name: clock.peak_memory(call) for name, call in calls.items()}
@@ -99,6 +101,7 @@ def measure(path: Path, size: int) -> Case:
         seconds[name], peak[name] = _once(clock, lambda e=exact: e.predict(inputs)["hessian"])
     direct = seconds["direct"]["median"]
     ratios = {f"direct / {name}": direct / seconds[name]["median"] for name in ("pass", "energy_forces")}
+    ratios["all three / energy_forces"] = seconds["all three"]["median"] / seconds["energy_forces"]["median"]
     ratios["one copy / pass"] = seconds["direct, one copy"]["median"] / seconds["pass"]["median"]
     ratios |= {f"{name} / direct": s["median"] / direct for name, s in seconds.items() if name.startswith("autograd")}
     return {"atoms": len(atoms), "clock": clock.name, "seconds": seconds, "peak_mb": peak, "ratios": ratios}

@@ -186,9 +186,19 @@ def test_distortions_keep_atoms_apart_and_all_occur():
     assert names == set(DISTORTIONS)
 
 
+def test_a_run_of_a_version_without_options_goes_on(finished, so3lr):
+    result, folder = finished
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert recipe.pop("options") == {}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    assert distill(small_recipe(), SMILES, folder, backbone=so3lr).metrics == result.metrics
+
+
 def test_another_recipe_or_a_foreign_folder_is_refused(finished, so3lr, tmp_path):
     with pytest.raises(ConfigError, match="another recipe"):
         distill(small_recipe(batch=2), SMILES, finished[1], backbone=so3lr)
+    with pytest.raises(ConfigError, match="another recipe"):
+        distill(small_recipe().model_copy(update={"options": {"cutoff": 5.0}}), SMILES, finished[1], backbone=so3lr)
     (tmp_path / "precious.txt").write_text("keep")
     with pytest.raises(ConfigError, match="not a distillation run"):
         distill(small_recipe(), SMILES, tmp_path, backbone=so3lr)

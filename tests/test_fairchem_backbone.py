@@ -161,6 +161,42 @@ def test_features_take_one_pass_of_both_copies(unit):
         hook.remove()
 
 
+@pytest.mark.parametrize("name", ["dense", "experts"])
+@pytest.mark.parametrize(("parity", "passes"), [("o3", 2), ("so3", 1)])
+def test_energy_and_forces_share_their_pass_with_the_features(checkpoints, name, parity, passes):
+    """Only the inverted copies take one more pass."""
+    unit = used(predict_unit(checkpoints[name]))
+    backbone = FairchemBackbone(unit, task="omol", parity=parity)
+    structures = Structures.from_ase([molecule("CH3CH2OH"), handed_molecule(), methanol_crystal()[:3]])
+    expected = backbone.features(backbone.prepare(structures))
+    counts = []
+    hook = unit.model.module.backbone.register_forward_hook(
+        lambda module, args, out: counts.append(len(args[0].natoms))
+    )
+    try:
+        found = backbone.evaluate(structures, stress=True)
+    finally:
+        hook.remove()
+    assert counts == [3] * passes
+    assert found.features.parity == parity
+    assert_same_features(found.features, expected)
+
+
+@pytest.mark.parametrize("setting", ["tf32", "compile"])
+def test_where_their_pass_would_not_do_the_features_take_their_own(checkpoints, setting):
+    """Copies in different precision would not average to features with parity; compiled models do not heed hooks."""
+    unit = used(predict_unit(checkpoints["dense"]))
+    setattr(unit.inference_settings, setting, True)  # after the first prediction it compiles nothing any more
+    backbone = FairchemBackbone(unit)
+    counts = []
+    hook = unit.model.module.backbone.register_forward_hook(lambda module, args, out: counts.append(len(args[0].pos)))
+    try:
+        backbone.evaluate(Structures.from_ase(handed_molecule()))
+    finally:
+        hook.remove()
+    assert counts == [len(handed_molecule()), 2 * len(handed_molecule())]
+
+
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_every_neighbour_list_of_fairchem_sees_the_inverted_copy(checkpoints, unit, version):
     backbone = FairchemBackbone(predict_unit(checkpoints["dense"], internal_graph_gen_version=version))

@@ -425,6 +425,47 @@ def test_bad_input(dense, trained, folder, tmp_path):
         attach(used, small_head())
 
 
+ATTENTION = {
+    "hidden_size": 8,
+    "num_layers": 1,
+    "activation": "gelu",
+    "regress_forces": True,
+    "direct_forces": False,
+    "use_compile": False,
+    "use_pbc": False,
+    "max_num_elements": 20,
+    "max_atoms": 20,
+    "max_batch_size": 2,
+    "max_radius": 5.0,
+    "knn_k": 8,
+    "knn_soft": True,
+    "knn_sigmoid_scale": 0.2,
+    "knn_lse_scale": 0.1,
+    "knn_use_low_mem": True,
+    "knn_pad_size": 10,
+    "atten_name": "math",
+    "atten_num_heads": 2,
+}
+
+
+@pytest.mark.parametrize("family", ["escaip.EScAIP.EScAIP", "allscaip.AllScAIP.AllScAIP"], ids=["EScAIP", "AllScAIP"])
+def test_a_yaml_with_a_backbone_of_another_family_is_refused(family):
+    backbone = {"model": f"fairchem.core.models.{family}Backbone"} | ATTENTION
+    name = family.rpartition(".")[2]
+    with pytest.raises(BackboneError, match=rf"^{name}Backbone gives no equivariant features up to l = 2") as error:
+        HessianHydraModel(backbone, {"hessian": HEAD})
+    assert "\n" not in str(error.value)
+
+
+def test_a_unit_with_another_model_than_fairchems_composable_one_is_refused(dense):
+    """Nitro's is one: a module of its own, without heads."""
+    unit = cases.predict_unit(dense)
+    unit.model.module = torch.nn.Identity()
+    for use in (attach, hessian_model):
+        with pytest.raises(BackboneError, match=r"found Identity: load it with workers=1 and .* nitro=False"):
+            use(unit)
+
+
 def nothing():
     """A batch without structures, which fairchem's own collater cannot make."""
     data = batch([named("H2O")])

@@ -117,6 +117,8 @@ def run(recipe, *options):
     try:
         main(argparse.Namespace(config=str(recipe)), list(options))
     finally:
+        if torch.distributed.is_initialized():  # a run that ends in an error leaves its process group behind
+            torch.distributed.destroy_process_group()
         logging.getLogger().removeHandler(handler)
         torch.set_rng_state(state)
         for name, before in handlers.items():
@@ -345,16 +347,25 @@ def test_a_bad_record_does_not_stop_a_run(tmp_path, caplog):
 
 
 def test_a_run_without_any_hessian_does_not_start(tmp_path, base):
-    none = [labelled("H2O", seed, hessian=False) for seed in range(3)]
-    write_database(tmp_path / "train", none)
-    write_database(tmp_path / "val", none)
-    structures = dataset(tmp_path / "train")
-    assert structures.labelled == 0
-    loader = type("Loader", (), {"dataset": ConcatDataset({"omol.train": structures}, ONE)})
-    state = SimpleNamespace(train_state=SimpleNamespace(dataloader=loader), eval_state=None)
+    for name in ("molecules", "crystals"):
+        write_database(tmp_path / name, [labelled("H2O", seed, hessian=False) for seed in range(3)])
+    parts = {f"{name}.train": dataset(tmp_path / name) for name in ("molecules", "crystals")}
+    assert [part.labelled for part in parts.values()] == [0, 0]
+    mixed = ConcatDataset(parts, ONE)
+    state = SimpleNamespace(train_state=SimpleNamespace(dataloader=DataLoader(mixed)), eval_state=None)
     unit = object.__new__(HessianTrainEvalUnit)
-    with pytest.raises(DataError, match="no structure of any data set has a Hessian"):
+    with pytest.raises(DataError, match="no structure of any data set has a Hessian") as error:
         HessianTrainEvalUnit.on_train_start(unit, state)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_ends_before_its_first_step_where_nothing_is_labelled(base, tmp_path):
+    for name in ("train", "val"):
+        write_database(tmp_path / name, [labelled("H2O", seed, hessian=False) for seed in range(3)])
+    options = arguments(tmp_path, tmp_path / "run", checkpoint=base)
+    with pytest.raises(Exception, match="no structure of any data set has a Hessian"):
+        run(RECIPES / "hessian-head.yaml", *options)
+    assert not list(tmp_path.glob("run/run/checkpoints/*"))
 
 
 def test_data_sets_of_nothing(data, tmp_path):
@@ -439,3 +450,44 @@ def test_database_round_trip_and_scales(tmp_path):
     np.testing.assert_allclose(stored.get_forces(), atoms.get_forces())
     references, scale = scales(tmp_path / "one")
     assert len(references) == 9 and scale > 0
+
+
+@pytest.mark.parametrize("moment", ["after two records", "between the two files"])
+def test_a_database_is_whole_or_not_there(tmp_path, moment):
+    """A writer that is killed leaves nothing that a reader would take, and the same command then writes it."""
+    folder, records = tmp_path / "train", [labelled("H2O", seed) for seed in range(3)]
+
+    def killed_in_time():
+        yield from records[:2]
+        if moment == "after two records":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield records[2]
+
+    replace = Path.replace
+
+    def killed_after(path, target):
+        replace(path, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        Path.replace = killed_after
+        write_database(folder, killed_in_time())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not list(folder.glob("*.aselmdb"))
+    with pytest.raises(DataError, match="No valid ase data found"):
+        dataset(folder)
+    assert write_database(folder, records) == 3
+    assert dataset(folder).labelled == 3
+    assert sorted(path.name for path in folder.glob("*")) == ["data.aselmdb", "metadata.npz"]
+
+
+def test_an_error_in_the_middle_leaves_no_database(tmp_path):
+    def spoiled_third():
+        yield from (labelled("H2O", seed) for seed in range(2))
+        raise DataError("the third record is damaged")
+
+    with pytest.raises(DataError, match="the third record"):
+        write_database(tmp_path / "train", spoiled_third())
+    assert not list((tmp_path / "train").iterdir())

@@ -22,6 +22,7 @@ from hip_ext.backbones.fairchem_inputs import (
     atomic_data,
     charge_and_multiplicity,
     check_not_empty,
+    inverted,
     predicted,
     with_inverted,
     wrapped,
@@ -188,23 +189,29 @@ class FairchemBackbone(Backbone):
         return polar_part(plain, of_inverted)
 
     def evaluate(self, structures: Structures, *, stress: bool = False) -> Evaluation:
-        """Energy, forces, optionally stress by the unit's own `predict`; the features take a pass of their own.
+        """Energy, forces, optionally stress by the unit's own `predict`, whose pass gives the features as well.
 
-        Energy and stress come in float64, in which fairchem sums them.
+        With parity "o3" the structures at −x take one more pass, without gradients. Energy and stress come in float64,
+        in which fairchem sums them.
 
         Raises:
             BackboneError: the model has no forces or no stress, or fairchem refuses a structure, such as a lone atom
                 for which it has no reference energy.
         """
         inputs = self.prepare(structures)
-        with repeatable(self.device):
+        with repeatable(self.device), self._overheard(inputs) as embeddings:
             found = self.predict(inputs)
         for name in ("forces", *(["stress"] if stress else [])):
             if name not in found:
                 raise BackboneError(f"the task {self.task!r} of this fairchem model has no {name}")
         tensor = found["stress"].detach().view(-1, 3, 3) if stress else None
         with torch.no_grad():
-            features = self.features(inputs)
+            if not embeddings:
+                features = self.features(inputs)
+            else:
+                features = _features_of(embeddings[0].detach())
+                if self.parity == "o3":
+                    features = polar_part(features, self._embedding(inverted(inputs)))
         return Evaluation(found["energy"].detach(), found["forces"].detach(), tensor, features)
 
     def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -258,9 +265,32 @@ class FairchemBackbone(Backbone):
 
     def _embedding(self, inputs: dict[str, Tensor]) -> NodeFeatures:
         with repeatable(self.device), _without_derivatives(self.model):
-            embedding = self.model.backbone(atomic_data(inputs, self.task))["node_embedding"].transpose(1, 2)
-        tensors = tensor_from_e3nn_l2(embedding[:, :, 4:9])
-        return NodeFeatures(embedding[:, :, 0], embedding[:, :, 1:4], tensors, "so3")
+            return _features_of(self.model.backbone(atomic_data(inputs, self.task))["node_embedding"])
+
+    @contextmanager
+    def _overheard(self, inputs: dict[str, Tensor]) -> Iterator[list[Tensor]]:
+        """Collects the node embeddings of a prediction in this block; none where they would not do.
+
+        That is where fairchem is about to exchange its model, has compiled it, or computes in TF32, in which the passes
+        of both copies would not fit together.
+        """
+        settings = self.unit.inference_settings
+        found: list[Tensor] = []
+        if settings.compile or settings.tf32 or not self._accepts(inputs):
+            yield found
+            return
+        hook = self.model.backbone.register_forward_hook(lambda _, __, out: found.append(out["node_embedding"]))
+        try:
+            yield found
+        finally:
+            hook.remove()
+
+
+def _features_of(embedding: Tensor) -> NodeFeatures:
+    """Features without parity from [N, (lmax + 1)², C]."""
+    channels_first = embedding.transpose(1, 2)
+    tensors = tensor_from_e3nn_l2(channels_first[:, :, 4:9])
+    return NodeFeatures(channels_first[:, :, 0], channels_first[:, :, 1:4], tensors, "so3")
 
 
 @contextmanager

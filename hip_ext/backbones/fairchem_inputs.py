@@ -42,12 +42,16 @@ def atomic_data(inputs: dict[str, Tensor], task: str) -> Any:
     )
 
 
+def inverted(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same structures at −x."""
+    return inputs | {name: -inputs[name] for name in ("positions", "cell")}
+
+
 def with_inverted(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same structures twice: as they are, then at −x; differentiable with respect to the positions."""
-    twice = {name: torch.cat((x, x)) for name, x in inputs.items() if name not in ("positions", "cell", "batch")}
-    signed = {name: torch.cat((inputs[name], -inputs[name])) for name in ("positions", "cell")}
-    batch = inputs["batch"]
-    return twice | signed | {"batch": torch.cat((batch, batch + len(inputs["natoms"])))}
+    other = inverted(inputs)
+    other["batch"] = inputs["batch"] + len(inputs["natoms"])
+    return {name: torch.cat((inputs[name], other[name])) for name in inputs}
 
 
 def wrapped(structures: Structures) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,6 +53,9 @@ def label(
     ] = None,
     float64: Annotated[bool, typer.Option("--float64", help="A backbone computes in double precision.")] = False,
     batch: Annotated[int, typer.Option(help="Structures that a backbone takes at a time.")] = 16,
+    backbone_option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the loader of a backbone, e.g. task=omol; several times.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try once more what has failed.")] = False,
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Import the module of calculator:module:callable, and run its code.")
@@ -68,7 +71,7 @@ def label(
     from hip_ext.labelling.sources import Options, open_labeller
     from hip_ext.labelling.tasks import Tasks, Wanted
 
-    options = Options(step, grid_level, _grid(grid), float64, trust_code, batch)
+    options = Options(step, grid_level, _grid(grid), float64, trust_code, batch, _pairs(backbone_option or []))
     tasks = Tasks(files, Wanted(rows, probes, probe_kind), distort, limit, seed)
     make = partial(open_labeller, source, options)
     make()
@@ -92,6 +95,22 @@ def _grid(text: str | None) -> tuple[int, int] | None:
     except ValueError:
         raise ConfigError(f"--grid {text}: expected radial and angular points such as 99,590") from None
     return radial, angular
+
+
+def _pairs(texts: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, the values as in YAML."""
+    import yaml
+
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise ConfigError(f"--backbone-option {text}: expected KEY=VALUE, such as task=omol")
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--backbone-option {text}: the value is not YAML") from None
+    return pairs
 
 
 @contextmanager

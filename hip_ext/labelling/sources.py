@@ -10,8 +10,8 @@ calculator:my_package.my_module:make      what a function of yours returns, give
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ase import Atoms
@@ -35,6 +35,7 @@ class Options:
         float64: whether a backbone computes in double precision.
         trust_code: whether `calculator:module:callable` may import that module, which runs its code.
         batch: structures that a backbone takes at a time.
+        backbone: further arguments of a backbone's loader, such as {"task": "omol"}.
     """
 
     step: float = STEP
@@ -43,6 +44,7 @@ class Options:
     float64: bool = False
     trust_code: bool = False
     batch: int = 16
+    backbone: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_labeller(name: str, options: Options | None = None) -> Labeller:
@@ -70,7 +72,8 @@ def _backbone(name: str, options: Options) -> Labeller:
     from hip_ext.labelling.backbone import BackboneLabeller
 
     kind, _, source = name.partition(":")
-    backbone = load_backbone(kind, source or None, dtype=torch.float64 if options.float64 else None)
+    dtype = torch.float64 if options.float64 else None
+    backbone = load_backbone(kind, source or None, dtype=dtype, **options.backbone)
     return BackboneLabeller(backbone, options.batch)
 
 

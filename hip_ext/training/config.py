@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -52,6 +53,7 @@ class DistillConfig(BaseModel):
 
     backbone: str = Field("so3lr", description="registry name")
     source: str | None = Field(None, description="which model of that kind; None: the adapter's default")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the adapter's loader")
     labels: LabelConfig = LabelConfig()
     head: HeadConfig = HeadConfig()
     train: TrainConfig = TrainConfig()

@@ -68,7 +68,7 @@ def distill(
     """
     folder = Path(folder)
     _claim(folder, config)
-    backbone = backbone or load_backbone(config.backbone, config.source)
+    backbone = backbone or load_backbone(config.backbone, config.source, **config.options)
     labels, complete = label_structures(config, sources, folder, held_out, backbone, progress)
     about = {"method": "distillation of the backbone's own exact Hessian"}
     training = training_config(config, labels.path, complete.path, str(backbone.dtype).removeprefix("torch."))
@@ -95,7 +95,7 @@ def label_structures(
     """
     folder = Path(folder)
     _claim(folder, config)
-    backbone = backbone or load_backbone(config.backbone, config.source)
+    backbone = backbone or load_backbone(config.backbone, config.source, **config.options)
     for parameter in backbone.model.parameters():
         parameter.requires_grad_(False)
     if held_out is None:
@@ -115,7 +115,7 @@ def training_config(config: DistillConfig, train: Path, held_out: Path, precisio
     recipe = config.train
     return TrainingConfig.from_dict(
         {
-            "backbone": {"name": config.backbone, "source": config.source},
+            "backbone": {"name": config.backbone, "source": config.source, "options": config.options},
             "head": config.head.model_dump(),
             "data": {"train": [str(train)], "validation": [str(held_out)], "batch": recipe.batch},
             "loss": {"hessian": {"twists": recipe.twist_weight, "twist_count": recipe.twists}},
@@ -139,7 +139,8 @@ def _claim(folder: Path, config: DistillConfig) -> None:
     recipe = folder / "recipe.json"
     text = config.model_dump_json(indent=2) + "\n"
     if recipe.exists():
-        if json.loads(recipe.read_text(encoding="utf-8")) != json.loads(text):
+        # Recipes that were begun before there were options name none.
+        if {"options": {}} | json.loads(recipe.read_text(encoding="utf-8")) != json.loads(text):
             raise ConfigError(f"{folder} was begun with another recipe (see {recipe}): use another folder")
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and not a distillation run: use another folder")

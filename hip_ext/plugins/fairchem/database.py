@@ -22,12 +22,14 @@ from hip_ext.errors import DataError, HipExtError
 from hip_ext.structures import Structures, total_charge, unpaired_electrons
 
 NAME = "data.aselmdb"
+TEMPORARY = ".writing."
 
 
 def write_database(folder: str | Path, records: Iterable[HessianRecord | Atoms]) -> int:
     """Writes a folder that `HessianDataset` reads as `src`: `data.aselmdb` and the sizes in `metadata.npz`.
 
-    Both files appear together when all structures are written, and not before.
+    Both files appear together when all structures are written, and not before. What a writer that was killed has
+    left in the folder is then removed.
 
     Args:
         folder: new, or empty.
@@ -44,7 +46,7 @@ def write_database(folder: str | Path, records: Iterable[HessianRecord | Atoms])
     if (folder / NAME).exists():
         raise DataError(f"{folder / NAME} exists: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing."))
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=TEMPORARY))
     sizes = []
     try:
         with connect(str(temporary / NAME), type="aselmdb") as database:
@@ -57,6 +59,8 @@ def write_database(folder: str | Path, records: Iterable[HessianRecord | Atoms])
         np.savez(temporary / "metadata.npz", natoms=np.array(sizes))
         for name in ("metadata.npz", NAME):  # the one that readers look for comes last
             (temporary / name).replace(folder / name)
+        for left in folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(left, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return len(sizes)
