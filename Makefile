@@ -57,11 +57,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
-	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,dev]'
+	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,phonons,dev]'
 	touch $@
 
 $(FAIRCHEM)/.installed-dev: pyproject.toml $(FAIRCHEM)/.torch
-	$(FAIRCHEM)/bin/python -m pip install -e '.[fairchem,sevennet,train,dev]'
+	$(FAIRCHEM)/bin/python -m pip install -e '.[fairchem,sevennet,train,phonons,dev]'
 	touch $@
 
 # mace-torch last, in a command of its own: it puts e3nn 0.4.4 in the place of the newer one, and pip says so.

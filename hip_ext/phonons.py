@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from ase import Atoms
-from ase.dft.kpoints import BandPath
+from ase.dft.kpoints import BandPath, monkhorst_pack
 from ase.units import invcm
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 from torch import Tensor
 
 from hip_ext.blocks import HessianBlocks
@@ -31,6 +32,9 @@ from hip_ext.vibrations import INVERSE_CM
 
 if TYPE_CHECKING:
     from ase.spectrum.band_structure import BandStructure
+
+MOST_BLOCKS = 2**20
+"""Complex 3×3 blocks in memory at once, 144 bytes each."""
 
 
 def dynamical_matrices(blocks: HessianBlocks, masses: ArrayLike, points: ArrayLike) -> Tensor:
@@ -82,9 +86,40 @@ def phonon_wavenumbers(blocks: HessianBlocks, masses: ArrayLike, points: ArrayLi
     Raises:
         StructureError, ConfigError: as `dynamical_matrices`.
     """
-    matrices = dynamical_matrices(blocks, masses, points).detach().to(torch.complex128)
-    squares = torch.linalg.eigvalsh(matrices).cpu().numpy()
+    waves = np.asarray(points, dtype=np.float64)
+    # A few wave vectors at a time: each has a block for every pair, before these are added up.
+    few = max(1, MOST_BLOCKS // (len(blocks.pair) + 1)) if waves.ndim == 2 else 1
+    parts = np.split(waves, range(few, len(waves), few)) if waves.ndim == 2 else [waves]
+    squares = np.concatenate([_squares(blocks, masses, part) for part in parts])
     return INVERSE_CM * np.sign(squares) * np.sqrt(np.abs(squares))
+
+
+def density_of_states(
+    blocks: HessianBlocks, atoms: Atoms, spacing: float = 0.015, width: float = 3.0, bins: int = 600
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The density of phonon states, from a regular mesh of wave vectors, each line a Gaussian.
+
+    Args:
+        blocks: the Hessian of `atoms`.
+        atoms: with the cell and the masses.
+        spacing: of the wave vectors, Å⁻¹, as 1/wavelength.
+        width: standard deviation of a line, cm⁻¹.
+        bins: wavenumbers at which the density is given.
+
+    Returns:
+        Wavenumbers in cm⁻¹, [bins], and states per cm⁻¹ and cell, [bins]; their integral is 3N.
+
+    Raises:
+        StructureError, ConfigError: as `dynamical_matrices`.
+    """
+    lengths = np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    mesh = np.where(atoms.pbc, np.maximum(1, np.ceil(lengths / spacing)), 1).astype(int)
+    lines = np.sort(phonon_wavenumbers(blocks, atoms.get_masses(), monkhorst_pack(mesh)).ravel())
+    grid = np.linspace(lines[0] - 5 * width, lines[-1] + 5 * width, bins)
+    # What lies below each edge between the bins, so that no state is lost where the grid is coarse.
+    edges = np.concatenate(([-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]))
+    below = np.array([ndtr((edge - lines) / width).sum() for edge in edges])
+    return grid, np.diff(below) / (grid[1] - grid[0]) * 3 * len(atoms) / len(lines)
 
 
 def band_structure(
@@ -103,21 +138,41 @@ def band_structure(
 
     Raises:
         StructureError: the structure is not periodic, or the blocks are not its own.
-        ConfigError: there is no such path.
+        ConfigError: there is no such path, or it has no length.
     """
     from ase.spectrum.band_structure import BandStructure
 
-    if not atoms.pbc.any():
-        raise StructureError("a structure without periodic directions has no phonon bands: use hip_ext.vibrations")
-    if isinstance(path, BandPath):
-        points = path
-    else:
-        try:
-            points = atoms.cell.bandpath(path, npoints=npoints, pbc=atoms.pbc)
-        except (KeyError, ValueError, RuntimeError) as error:
-            known = ", ".join(atoms.cell.bandpath(npoints=0, pbc=atoms.pbc).special_points)
-            raise ConfigError(
-                f"there is no path {path!r} through this Brillouin zone; its points are {known}"
-            ) from error
+    points = path if isinstance(path, BandPath) else band_path(atoms, path, npoints)
     energies = invcm * phonon_wavenumbers(blocks, atoms.get_masses(), points.kpts)
     return BandStructure(points, energies[None], reference=0.0)
+
+
+def band_path(atoms: Atoms, names: str | None = None, npoints: int = 100) -> BandPath:
+    """Wave vectors along a path through the Brillouin zone of a structure.
+
+    Args:
+        atoms: with the cell.
+        names: special points such as "GXWKGL", with a comma for a jump; by default the path that ASE proposes.
+        npoints: wave vectors.
+
+    Raises:
+        StructureError: the structure is not periodic.
+        ConfigError: there is no such path, or it has no length.
+    """
+    if not atoms.pbc.any():
+        raise StructureError("a structure without periodic directions has no phonon bands: use hip_ext.vibrations")
+    try:
+        path = atoms.cell.bandpath(names, npoints=npoints, pbc=atoms.pbc)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        known = ", ".join(atoms.cell.bandpath(npoints=0, pbc=atoms.pbc).special_points)
+        raise ConfigError(f"there is no path {names!r} through this Brillouin zone; its points are {known}") from error
+    if len(path.kpts) < 2:
+        raise ConfigError(f"a path through the Brillouin zone has two points at least, found {path.path!r}")
+    return path
+
+
+def _squares(blocks: HessianBlocks, masses: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
+    """ω² in eV/Å²/amu, [Q, 3N], ascending."""
+    matrices = dynamical_matrices(blocks, masses, points).detach().to(torch.complex128)
+    squares: NDArray[np.float64] = torch.linalg.eigvalsh(matrices).cpu().numpy()
+    return squares

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -13,16 +15,19 @@ from ase.units import invcm
 from toy_backbone import ToyBackbone
 
 from hip_ext.blocks import HessianBlocks
-from hip_ext.errors import ConfigError, StructureError
+from hip_ext.displacements import TERAHERTZ, displaced_phonons
+from hip_ext.errors import ConfigError, MissingDependencyError, StructureError
 from hip_ext.head import HeadConfig
 from hip_ext.model import HessianModel, attach_head
 from hip_ext.pairs import pair_graph
-from hip_ext.phonons import band_structure, dynamical_matrices, phonon_wavenumbers
+from hip_ext.phonons import band_path, band_structure, density_of_states, dynamical_matrices, phonon_wavenumbers
+from hip_ext.reference import autograd_hessian
 from hip_ext.structures import Structures
 from hip_ext.vibrations import INVERSE_CM, analyse
 
 POINTS = np.random.default_rng(0).uniform(-1, 1, (7, 3))
 REACH, ONSET = 5.0, 4.0
+HAS_PHONOPY = find_spec("phonopy") is not None
 
 
 def pair_blocks(atoms: Atoms, cutoff: float, energy) -> HessianBlocks:
@@ -113,6 +118,73 @@ def test_finite_displacements_in_a_supercell_give_the_same_bands(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_phonopy_makes_the_same_bands_of_exact_force_constants():
+    """A backbone's own second derivatives in a supercell twice as wide as they reach, to phonopy and as blocks."""
+    phonopy = pytest.importorskip("phonopy", reason="needs phonopy: pip install 'hip-ext[phonons]'")
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    size, reach = (4, 4, 3), 5.0
+    atoms = Atoms("CO", [[0.1, 0, 0], [1.0, 1.2, 1.4]], cell=[[2.6, 0, 0], [0.5, 2.7, 0], [-0.2, 0.4, 3.5]], pbc=True)
+    backbone = ToyBackbone.load(cutoff=reach / 2)  # three-body terms join atoms that are two cutoffs apart
+    supercell = atoms.repeat(size)
+    full = autograd_hessian(backbone, Structures.from_ase(supercell)).reshape(len(supercell), 3, len(supercell), 3)
+
+    structures = Structures.from_ase(atoms)
+    graph = pair_graph(structures, reach)
+    cells = graph.shift % torch.tensor(size)
+    image = ((cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]) * len(atoms) + graph.second
+    n = torch.arange(len(atoms))
+    blocks = HessianBlocks(full[graph.first, :, image], full[n, :, n], graph, structures.ptr)
+
+    other = phonopy.Phonopy(
+        PhonopyAtoms(symbols=["C", "O"], positions=atoms.positions, cell=atoms.cell.array, masses=atoms.get_masses()),
+        supercell_matrix=np.diag(size),
+        primitive_matrix="P",
+    )
+    apart = other.supercell.scaled_positions[:, None] - supercell.get_scaled_positions()
+    order = np.abs(apart - np.rint(apart)).sum(-1).argmin(1)
+    assert sorted(order) == list(range(len(supercell)))
+    other.force_constants = full.permute(0, 2, 1, 3).numpy()[np.ix_(order, order)].copy()
+    other.run_qpoints(POINTS)
+    expected = TERAHERTZ * other.qpoints.frequencies
+    found = phonon_wavenumbers(blocks, atoms.get_masses(), POINTS)
+    assert np.abs(expected).max() > 100
+    np.testing.assert_allclose(found, np.sort(expected, axis=1), rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_phonopys_displacements_give_the_same_bands():
+    pytest.importorskip("phonopy", reason="needs phonopy: pip install 'hip-ext[phonons]'")
+    atoms = hexagonal()
+    calculator = LennardJones(sigma=3.0, epsilon=0.1, rc=REACH, ro=ONSET, smooth=True)
+    displaced = displaced_phonons(calculator, atoms, POINTS, width=2 * REACH, step=1e-3)
+    assert displaced.supercell == (4, 4, 2)
+    assert displaced.displacements < 12  # symmetry saves some
+    found = phonon_wavenumbers(pair_blocks(atoms, REACH, lennard_jones), atoms.get_masses(), POINTS)
+    np.testing.assert_allclose(displaced.wavenumbers, found, rtol=1e-4)
+
+
+def test_density_of_states_counts_every_state(model, crystal):
+    """Its integral is 3N, its mean square that of the eigenvalues, Σ D_ii(q) over the mesh."""
+    blocks = model.hessian(crystal)
+    grid, density = density_of_states(blocks, crystal, spacing=0.1, bins=2000)
+    assert (density >= 0).all()
+    step = grid[1] - grid[0]
+    assert density.sum() * step == pytest.approx(9, rel=1e-9)
+    atoms = bulk("Ar", "fcc", a=4.6)
+    grid, density = density_of_states(pair_blocks(atoms, REACH, lennard_jones), atoms, width=0.5)
+    # No atom is its own neighbour here below 4.6/√2 Å, so the mean of ω² is the trace of the diagonal block.
+    diagonal = pair_blocks(atoms, REACH, lennard_jones).diagonal[0].trace() / atoms.get_masses()[0]
+    mean_square = (grid**2 * density).sum() * (grid[1] - grid[0]) / INVERSE_CM**2
+    assert mean_square == pytest.approx(float(diagonal), rel=1e-3)
+
+
+def test_many_wave_vectors_are_taken_in_parts(model, crystal, monkeypatch):
+    blocks, masses = model.hessian(crystal), crystal.get_masses()
+    expected = phonon_wavenumbers(blocks, masses, POINTS)
+    monkeypatch.setattr("hip_ext.phonons.MOST_BLOCKS", 2 * len(blocks.pair) + 2)
+    np.testing.assert_allclose(phonon_wavenumbers(blocks, masses, POINTS), expected, rtol=1e-12)
+
+
 def test_gamma_is_the_mass_weighted_hessian(model, crystal):
     blocks, masses = model.hessian(crystal), crystal.get_masses()
     matrix = dynamical_matrices(blocks, masses, [[0, 0, 0]])[0]
@@ -196,7 +268,24 @@ def test_bad_input(model, crystal):
         dynamical_matrices(model.hessian([crystal, crystal]), masses, POINTS)
     with pytest.raises(ConfigError, match=r"there is no path 'GQ' through this Brillouin zone; its points are .*G"):
         band_structure(blocks, crystal, "GQ")
+    for path in ("gx", ",", "GX,", "[", "Γ"):
+        with pytest.raises(ConfigError, match=r"there is no path .* through this Brillouin zone; its points are .*G"):
+            band_path(crystal, path)
+    for path in ("", "G", "G,X"):
+        with pytest.raises(ConfigError, match=f"has two points at least, found '{path}'$"):
+            band_path(crystal, path)
+    for width, step in ((0, 0.01), (10, np.nan)):
+        with (
+            pytest.raises(ConfigError, match="positive lengths")
+            if HAS_PHONOPY
+            else pytest.raises(MissingDependencyError, match=r"pip install 'hip-ext\[phonons\]'")
+        ):
+            displaced_phonons(LennardJones(), crystal, POINTS, width, step)
     crystal = crystal.copy()
+    crystal.pbc = [True, True, False]
+    if HAS_PHONOPY:
+        with pytest.raises(StructureError, match="three periodic directions"):
+            displaced_phonons(LennardJones(), crystal, POINTS)
     crystal.pbc = False
     with pytest.raises(StructureError, match=r"has no phonon bands: use hip_ext\.vibrations"):
         band_structure(blocks, crystal)

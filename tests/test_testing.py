@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +16,6 @@ from hip_ext.errors import BackboneError
 from hip_ext.testing import BackboneCase, BackboneConformance, default_dtype
 
 pytest_plugins = ["pytester"]
-
-PAGE = Path(__file__).resolve().parents[1] / "docs/new_backbone.md"
 
 
 class Toy(ToyBackbone):
@@ -431,14 +427,3 @@ def test_a_broken_adapter_fails_where_it_is_broken(pytester, name):
     assert sorted(report.nodeid.partition("::TestBroken::")[2] for report in failed) == sorted(fails)
     assert sorted(report.nodeid.partition("::TestBroken::")[2] for report in passed) == sorted(passes)
     assert not skipped
-
-
-def test_the_example_of_the_documentation_runs(pytester):
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    tests = [block for block in blocks if "BackboneConformance" in block]
-    assert len(tests) == 1
-    pytester.makepyfile(test_toy=tests[0])
-    passed, skipped, failed = pytester.inline_run("-p", "no:cacheprovider").listoutcomes()
-    assert not failed
-    assert len(passed) > 50
-    assert all("CUDA" in str(report.longrepr) or "one pass" in str(report.longrepr) for report in skipped)

@@ -7,7 +7,14 @@ Example::
 """
 
 from hip_ext.backbones.base import Backbone, BackboneSource, Evaluation
-from hip_ext.backbones.registry import BackboneStatus, availability, backbone_class, backbone_kinds, load_backbone
+from hip_ext.backbones.registry import (
+    BackboneStatus,
+    availability,
+    backbone_class,
+    backbone_kinds,
+    load_backbone,
+    register_backbone,
+)
 
 __all__ = [
     "Backbone",
@@ -18,4 +25,5 @@ __all__ = [
     "backbone_class",
     "backbone_kinds",
     "load_backbone",
+    "register_backbone",
 ]

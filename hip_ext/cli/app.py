@@ -22,6 +22,7 @@ from hip_ext.cli.frequencies import frequencies
 from hip_ext.cli.hessian import hessian
 from hip_ext.cli.label import label
 from hip_ext.cli.mace_train import mace_train
+from hip_ext.cli.phonons import phonons
 from hip_ext.cli.train import train
 from hip_ext.errors import HipExtError
 
@@ -46,6 +47,7 @@ class OneLineErrors(TyperGroup):
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(hessian)
 app.command()(frequencies)
+app.command()(phonons)
 app.command()(distill)
 app.command()(train)
 app.command()(label)
