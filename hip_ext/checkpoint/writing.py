@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hip_ext.checkpoint import strict_json
+from hip_ext import strict_json
 from hip_ext.checkpoint.config import LARGEST_CONFIG, parse_config
 from hip_ext.checkpoint.files import read_all
 from hip_ext.checkpoint.replacement import replacing
