@@ -21,6 +21,10 @@ class CheckpointError(HipExtError, ValueError):
     """A checkpoint is missing, truncated, tampered with, or made for another backbone."""
 
 
+class HubError(CheckpointError):
+    """A repository on the Hugging Face Hub cannot be found, read or written."""
+
+
 class ConfigError(HipExtError, ValueError):
     """A configuration has an unknown key or a value out of range."""
 

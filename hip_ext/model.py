@@ -2,11 +2,13 @@
 
 model = attach_head("mace", source="my.model")      # an untrained head on a model of yours
 model = from_pretrained("hip-so3lr-organic")         # a trained head and the backbone that it belongs to
+model = from_pretrained("owner/name")                # the same from the Hugging Face Hub
 prediction = model.energy_forces_hessian(atoms)      # one structure or many
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +22,15 @@ from hip_ext.backbones import Backbone, load_backbone
 from hip_ext.backbones.base import BackboneSource
 from hip_ext.blocks import HessianBlocks
 from hip_ext.checkpoint import BackboneRecord, Tuning, new_head, read_config, read_head
+from hip_ext.checkpoint.finding import find_checkpoint
 from hip_ext.checkpoint.saving import save_model
 from hip_ext.checkpoint.tuning import tuned_backbone
 from hip_ext.checkpoint.upgrades import name_means
 from hip_ext.errors import BackboneError, CheckpointError, HipExtError
 from hip_ext.features import NodeFeatures
 from hip_ext.head import HeadConfig, HessianHead
+from hip_ext.hub import HubOptions, repository_and_revision
 from hip_ext.inversion import inverted, mean_blocks
-from hip_ext.shipped import find_checkpoint
 from hip_ext.structures import Structures
 
 
@@ -140,6 +143,53 @@ class HessianModel(nn.Module):
         """
         save_model(self, folder, whole_backbone=whole_backbone, license=license)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        whole_backbone: bool = False,
+        license: str | None = None,
+    ) -> str:
+        """Writes a checkpoint to a repository on the Hugging Face Hub, in one commit, and returns that commit.
+
+        `from_pretrained(repo_id, revision=commit)` loads exactly what was pushed. A repository is made where there is
+        none; one that holds an older checkpoint gets a new commit, one that holds something else is left alone.
+
+        Args:
+            repo_id: owner/name.
+            revision: branch to write to; by default the main one.
+            token: of a user who may write there; by default what `hf auth login` has stored, or HF_TOKEN.
+            private: of a repository that is made; by default what its owner has chosen.
+            commit_message: a line about the commit.
+            create_pr: propose the commit, to a repository of somebody else.
+            whole_backbone: as in `save_pretrained`.
+            license: as in `save_pretrained`.
+
+        Raises:
+            CheckpointError: as `save_pretrained`.
+            HubError: the repository holds something else, may not be written, or cannot be reached.
+        """
+        from hip_ext.hub.upload import push_folder
+
+        repository_and_revision(repo_id, revision)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "checkpoint"
+            save_model(self, folder, whole_backbone=whole_backbone, license=license, name=repo_id)
+            return push_folder(
+                folder,
+                repo_id,
+                revision=revision,
+                token=token,
+                private=private,
+                message=commit_message,
+                create_pr=create_pr,
+            )
+
     def _blocks(self, features: NodeFeatures, structures: Structures) -> HessianBlocks:
         """What the head makes of the features; where these have no parity, averaged over the structures and −x."""
         blocks = self.head(features, structures)
@@ -197,26 +247,36 @@ def from_pretrained(
     trust_source: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> HessianModel:
     """Loads a trained head together with the backbone that it was made for.
 
     Args:
-        name: a folder, or the name of a checkpoint that ships with the package.
+        name: a folder; the name of a checkpoint that ships with the package or is in the catalogue; or a repository on
+            the Hugging Face Hub, "owner/name" or "owner/name@revision". What is a folder is never looked for elsewhere.
         backbone: a loaded backbone to use, whose device and dtype the head follows; by default the one that the
             checkpoint names is loaded. It is not changed: where it was trained together with the head, a copy is.
         trust_source: allow a backbone that the checkpoint names by a file path to be read from that file, which is
             a pickle and can run code.
         device: of a backbone that is loaded here; by default where it is.
         dtype: of a backbone that is loaded here; by default the checkpoint's.
+        revision: branch, tag or commit of a repository; by default its newest commit.
+        token: for a repository that is private or gated; by default what `hf auth login` has stored, or HF_TOKEN.
+        cache_dir: where the Hub's files are kept; by default the Hub's own cache (HF_HOME, HF_HUB_CACHE).
+        local_files_only: use what is in that cache, and no network.
 
     Raises:
+        HubError: the repository cannot be found or fetched.
         CheckpointError: there is no such checkpoint, it is damaged, or the backbone is not the one it was made for.
         BackboneError: the backbone cannot be loaded, or is loaded already and cannot take device or dtype.
         MissingDependencyError: its framework is not installed.
     """
     if backbone is not None and (device is not None or dtype is not None):
         raise BackboneError("device and dtype are for loading a backbone: this one is loaded already")
-    folder = find_checkpoint(name)
+    folder = find_checkpoint(name, HubOptions(revision, token, cache_dir, local_files_only))
     config = read_config(folder)
     head = read_head(folder, config)
     record = config.backbone

@@ -7,11 +7,9 @@ package.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
-from hip_ext.errors import CheckpointError, HipExtError
-from hip_ext.suggest import did_you_mean
+from hip_ext.errors import HipExtError
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKPOINT_FILES = ("config.json", "model.safetensors")
@@ -54,29 +52,6 @@ def shipped_checkpoints() -> list[str]:
     """
     folders = (path for path in checkpoints_folder().iterdir() if path.is_dir())
     return sorted(path.name for path in folders if all((path / file).is_file() for file in CHECKPOINT_FILES))
-
-
-def find_checkpoint(name: str | Path) -> Path:
-    """The folder of a checkpoint.
-
-    Args:
-        name: a folder, also one that a killed writer has left half exchanged; or the name of a checkpoint that ships.
-
-    Raises:
-        CheckpointError: there is no such folder and none of that name ships.
-    """
-    from hip_ext.checkpoint.replacement import present
-
-    with suppress(OSError):  # a name can be too long for a folder
-        folder = present(Path(name))
-        if folder.is_dir():
-            return folder
-    shipped = shipped_checkpoints()
-    if str(name) in shipped:
-        # Installers may link every file of a package to their cache; ours are trusted there too.
-        return (checkpoints_folder() / str(name) / CHECKPOINT_FILES[0]).resolve().parent
-    known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
-    raise CheckpointError(f"no checkpoint {str(name)!r}: not a folder, and {known}{did_you_mean(str(name), shipped)}")
 
 
 def _folder(name: str, in_checkout: str = "") -> Path:

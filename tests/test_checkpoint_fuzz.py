@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy_backbone import ToyBackbone, ToyModel
 
-from hip_ext import from_pretrained
-from hip_ext.checkpoint import read_config, read_head, strict_json
+from hip_ext import from_pretrained, strict_json
+from hip_ext.checkpoint import read_config, read_head
 from hip_ext.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data" / "checkpoints"

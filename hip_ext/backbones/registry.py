@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +23,7 @@ from hip_ext.backbones.base import Backbone
 from hip_ext.backbones.borrowed import reason_of
 from hip_ext.backbones.declared import NAME, OURS, THIS_PROCESS, Declaration, declarations, registered, target_of
 from hip_ext.backbones.frameworks import installed_version, require
+from hip_ext.backbones.released import file_of, listed, tell_licence
 from hip_ext.errors import BackboneError, HipExtError
 from hip_ext.suggest import did_you_mean
 
@@ -61,7 +62,8 @@ def load_backbone(
 
     Args:
         kind: registry name, one of `backbone_kinds()`.
-        source: what the adapter's `load` takes: a module, a file, a model's name, an open calculator.
+        source: what the adapter's `load` takes: a module, a file, a model's name, an open calculator; or the name of a
+            model in the user's own catalogue.
         device: where the model shall be; by default where it is.
         dtype: torch.float32 or torch.float64; by default the model's own.
         options: further arguments of the adapter's `load`, such as `head` for MACE.
@@ -69,6 +71,7 @@ def load_backbone(
     Raises:
         MissingDependencyError: the framework is not installed.
         BackboneError: no such kind, option or model, or a version of the framework that is not supported.
+        ConfigError: the user's own catalogue cannot be read.
     """
     adapter = backbone_class(kind)
     if adapter.requirement:
@@ -80,7 +83,15 @@ def load_backbone(
             raise BackboneError(
                 f"the {kind} backbone has no option {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}"
             )
-    return adapter.load(source, device, dtype, **options)
+    base = listed(kind, source) if isinstance(source, str) else None
+    if base is None:
+        return adapter.load(source, device, dtype, **options)
+    tell_licence(base)
+    file = file_of(base)
+    backbone = adapter.load(source if file is None else str(file), device, dtype, **options)
+    if file is not None:  # which is found again by its name, wherever the cache is
+        backbone.source = replace(backbone.source, name=source)
+    return backbone
 
 
 def register_backbone(adapter: Adapter) -> Adapter:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hip_ext.checkpoint import strict_json
+from hip_ext import strict_json
 from hip_ext.checkpoint.files import read_all
 from hip_ext.checkpoint.schema import (
     CONFIG,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from hip_ext.errors import CheckpointError
 # A pipe that nobody writes to blocks whoever opens it without O_NONBLOCK; not every system has all of these.
 _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
+_DIGEST = re.compile("[0-9a-f]{64}")
+
 
 @contextmanager
 def opened(folder: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
     """Opens a file of a checkpoint; yields it and its size in bytes.
 
-    A symbolic link is followed only in the Hub's cache, from a snapshot to the blobs of the same repository.
+    A symbolic link is followed only in the Hub's cache, from a snapshot to the blobs of its repository.
 
     Raises:
         CheckpointError: there is no such file, it cannot be read, or it is a link, a pipe, a device or a folder.
@@ -52,9 +55,18 @@ def read_all(folder: Path, name: str, limit: int) -> bytes:
 
 
 def _blob(folder: Path, link: Path) -> Path:
-    """What a link of a snapshot in the Hub's cache points to: models--owner--name/{snapshots/revision,blobs}."""
+    """What a link of a snapshot in the Hub's cache points to.
+
+    models--owner--name/snapshots/revision/file → models--owner--name/blobs/digest, which itself may be a link to what
+    several repositories share: → blobs/di/digest beside the folder of the repository.
+    """
     here, target = folder.resolve(), Path(os.path.realpath(link))  # which ends also where links go round
-    blobs = here.parent.parent / "blobs"
-    if here.parent.name != "snapshots" or blobs.is_symlink() or target.parent != blobs:
-        raise CheckpointError(f"{link} is a symbolic link, which is not followed: copy the file itself into the folder")
-    return target
+    repository = here.parent.parent
+    blobs, shared = repository / "blobs", repository.parent / "blobs"
+    if here.parent.name == "snapshots" and not blobs.is_symlink():
+        if target.parent == blobs:
+            return target
+        in_store = target.parent == shared / target.name[:2] and _DIGEST.fullmatch(target.name)
+        if in_store and Path(os.path.realpath(blobs / link.readlink().name)) == target:
+            return target
+    raise CheckpointError(f"{link} is a symbolic link, which is not followed: copy the file itself into the folder")

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from hip_ext.model import HessianModel
 
 
-def save_model(model: HessianModel, folder: str | Path, *, whole_backbone: bool, license: str | None) -> None:
-    """Writes the checkpoint of a model; see `HessianModel.save_pretrained`.
+def save_model(
+    model: HessianModel, folder: str | Path, *, whole_backbone: bool, license: str | None, name: str | None = None
+) -> None:
+    """Writes the checkpoint of a model; see `HessianModel.save_pretrained`. `name` is that on its card.
 
     Raises:
         CheckpointError: the folder holds something else, or cannot be written; or a licence is missing; or the weights
@@ -45,7 +47,7 @@ def save_model(model: HessianModel, folder: str | Path, *, whole_backbone: bool,
         training=model.training_record,
         metrics=model.metrics,
     )
-    card = model_card(target(folder).name, config)
+    card = model_card(name or target(folder).name, config)
     write_checkpoint(folder, config, model.head.state_dict(), card, tensors)
 
 

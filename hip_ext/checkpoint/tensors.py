@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hip_ext.checkpoint import strict_json
+from hip_ext import strict_json
 from hip_ext.checkpoint.files import opened
 from hip_ext.errors import CheckpointError
 

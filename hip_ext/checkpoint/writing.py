@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hip_ext.checkpoint import strict_json
+from hip_ext import strict_json
 from hip_ext.checkpoint.config import LARGEST_CONFIG, parse_config
 from hip_ext.checkpoint.files import read_all
 from hip_ext.checkpoint.replacement import replacing
@@ -66,12 +66,18 @@ def target(folder: str | Path) -> Path:
         raise CheckpointError(f"cannot write {str(folder)!r}: {error}") from None
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether the config.json in a folder is that of a checkpoint, of whatever schema."""
+    try:
+        values = strict_json.parse(read_all(folder, CONFIG, LARGEST_CONFIG))
+    except ValueError:  # also where it cannot be read
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
 def _may_be_replaced(folder: Path) -> bool:
     """Whether a folder is empty or holds a checkpoint: many programs keep a config.json, so the name is not enough."""
     try:
-        if not any(folder.iterdir()):
-            return True
-        values = strict_json.parse(read_all(folder, CONFIG, LARGEST_CONFIG))
-    except (OSError, ValueError):
+        return not any(folder.iterdir()) or is_ours(folder)
+    except OSError:
         return False
-    return isinstance(values, dict) and values.get("format") == FORMAT

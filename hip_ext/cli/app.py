@@ -22,6 +22,7 @@ from hip_ext.cli.frequencies import frequencies
 from hip_ext.cli.hessian import hessian
 from hip_ext.cli.label import label
 from hip_ext.cli.mace_train import mace_train
+from hip_ext.cli.models import models
 from hip_ext.cli.phonons import phonons
 from hip_ext.cli.train import train
 from hip_ext.errors import HipExtError
@@ -54,6 +55,7 @@ app.command()(label)
 app.command()(evaluate)
 app.add_typer(data, name="data")
 app.add_typer(checkpoint, name="checkpoint")
+app.add_typer(models, name="models")
 app.command()(backbones)
 app.command()(demo)
 app.command("mace-train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(mace_train)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 checkpoint = typer.Typer(no_args_is_help=True, help="Look at a checkpoint, verify it, or write it anew.")
 
-NameArgument = Annotated[str, typer.Argument(help="folder, or name of a checkpoint that ships")]
+NameArgument = Annotated[
+    str, typer.Argument(help="folder, name of a checkpoint that ships, or owner/name[@revision] on the Hub")
+]
 
 
 class Dtype(StrEnum):
@@ -31,7 +33,7 @@ class Dtype(StrEnum):
 def inspect(name: NameArgument, as_json: JsonOption = False) -> None:
     """Say what a checkpoint is; neither its tensors nor any framework are loaded."""
     from hip_ext.checkpoint import read_config
-    from hip_ext.shipped import find_checkpoint
+    from hip_ext.checkpoint.finding import find_checkpoint
 
     folder = find_checkpoint(name)
     config = read_config(folder)
@@ -51,8 +53,8 @@ def verify(
     """Read all of a checkpoint, strictly; with its framework installed also predict a Hessian and check its rules."""
     from dataclasses import asdict
 
+    from hip_ext.checkpoint.finding import find_checkpoint
     from hip_ext.checkpoint.verification import verify as run
-    from hip_ext.shipped import find_checkpoint
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of frameworks, about themselves
@@ -74,7 +76,7 @@ def convert(
 ) -> None:
     """Write a checkpoint anew in the present schema, with a new card; the weights stay the same to the last bit."""
     from hip_ext.checkpoint.conversion import convert as run
-    from hip_ext.shipped import find_checkpoint
+    from hip_ext.checkpoint.finding import find_checkpoint
 
     config = run(find_checkpoint(name), out, dtype.value if dtype else None)
     typer.echo(f"{out}: schema {config.schema_version}, {config.dtype}")

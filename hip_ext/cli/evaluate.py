@@ -27,8 +27,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL... DATA",
-            help="Checkpoints (folders, or names of those that ship) or NAME:autograd, the exact Hessian of the "
-            "backbone of a checkpoint or of a backbone like so3lr; then the data: labels or plain structures.",
+            help="Checkpoints (folders, names of those that ship, owner/name on the Hub) or NAME:autograd, the exact "
+            "Hessian of a checkpoint's backbone or of a backbone like so3lr; then the data, labels or structures.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; the same folder goes on with it.")],

@@ -27,7 +27,14 @@ class Reference(StrEnum):
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="Structures in any format that ASE reads; all frames are used.")
 ]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A checkpoint that ships, or the folder of one.")]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A checkpoint that ships, the folder of one, or owner/name[@revision] on the Hugging Face Hub.",
+    ),
+]
 TrustOption = Annotated[
     bool, typer.Option("--trust-source", help="Read the backbone's file that the checkpoint names; it can run code.")
 ]

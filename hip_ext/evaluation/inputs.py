@@ -20,6 +20,7 @@ from hip_ext.data.formats import find_format, read_records
 from hip_ext.data.record import HessianRecord
 from hip_ext.data.store import HessianStore
 from hip_ext.errors import CheckpointError, ConfigError, DataError
+from hip_ext.hub import is_repository
 from hip_ext.model import HessianModel, from_pretrained
 from hip_ext.reference import autograd_hessians
 from hip_ext.shipped import shipped_checkpoints
@@ -140,7 +141,7 @@ class Contestant:
 def load_contestant(
     name: str, trust_source: bool = False, device: str | None = None, dtype: torch.dtype | None = None
 ) -> Contestant:
-    """A checkpoint (a folder, or the name of one that ships); with ":autograd" behind it, its backbone alone.
+    """A checkpoint, as `from_pretrained` finds it; with ":autograd" behind it, its backbone alone.
 
     In front of ":autograd" the name of a backbone, such as "so3lr", will do as well.
 
@@ -150,7 +151,7 @@ def load_contestant(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base = name.removesuffix(AUTOGRAD)
-        is_checkpoint = Path(base).is_dir() or base in shipped_checkpoints()
+        is_checkpoint = Path(base).is_dir() or base in shipped_checkpoints() or is_repository(base)
         if name != base and not is_checkpoint:
             known = [*shipped_checkpoints(), *backbone_kinds()]
             if base not in known:

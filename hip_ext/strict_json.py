@@ -32,7 +32,7 @@ def parse(data: bytes) -> Any:
         raise ValueError(f"more than {DEEPEST} levels of nesting") from None
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
-    _check(value)
+    check_values(value)
     return value
 
 
@@ -62,8 +62,12 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _check(value: Any) -> None:
-    """Goes through the levels from the top, without recursion."""
+def check_values(value: Any) -> None:
+    """Refuses deep nesting and texts that cannot be printed; goes through the levels from the top, without recursion.
+
+    Raises:
+        ValueError: one line says which.
+    """
     level = [value]
     for _ in range(DEEPEST):
         if not level:

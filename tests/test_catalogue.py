@@ -1,0 +1,113 @@
+"""The catalogue and the model cards: they say what the checkpoints themselves say, and what is measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard, metadata_load
+from test_checkpoint import toy_model
+
+from hip_ext import HessianModel, from_pretrained
+from hip_ext.card import model_card
+from hip_ext.catalogue import heads
+from hip_ext.checkpoint import WEIGHTS, read_config
+from hip_ext.data.store import HessianStore
+from hip_ext.evaluation.metrics import compare, summarise
+from hip_ext.shipped import checkpoints_folder, shipped_checkpoints
+
+DATA = Path(__file__).parent / "data" / "checkpoints"
+
+
+ROOT = Path(__file__).parents[1]
+SHIPPED_HEADS = heads(own=False)
+
+
+def test_the_catalogue_lists_what_ships():
+    assert sorted(name for name, head in SHIPPED_HEADS.items() if head.kind == "shipped") == shipped_checkpoints()
+
+
+@pytest.mark.parametrize("name", shipped_checkpoints())
+def test_an_entry_says_what_its_checkpoint_says(name):
+    entry, folder = SHIPPED_HEADS[name].entry, SHIPPED_HEADS[name].folder
+    config = read_config(folder)
+    assert (entry.backbone.kind, entry.backbone.name) == (config.backbone.kind, config.backbone.name)
+    assert (entry.elements, entry.licence) == (config.elements, config.license)
+    assert entry.bytes == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert entry.metrics.keys() == config.metrics.keys()
+    for group, values in entry.metrics.items():
+        for key, value in values.items():
+            assert value == pytest.approx(config.metrics[group][key], rel=5e-4), (group, key)
+
+
+# What the present code makes of a checkpoint, against its card: one whole group of structures, which is quick.
+MEASURED = {"so3lr": ("large.lmdb", "large, rattled")}
+
+
+@pytest.mark.parametrize("name", shipped_checkpoints())
+def test_a_checkpoint_is_as_good_as_its_card_says(name, tmp_path):
+    config = read_config(SHIPPED_HEADS[name].folder)
+    if config.backbone.kind not in MEASURED:
+        pytest.skip(f"no stored exact Hessians of {config.backbone.kind}")
+    pytest.importorskip("so3krates_torch", reason="needs so3krates-torch")
+    pytest.importorskip("lmdb", reason="needs lmdb, of the extra train")
+    file, group = MEASURED[config.backbone.kind]
+    # A copy, since a lock file comes beside a store that is opened.
+    records = list(HessianStore(shutil.copy(ROOT / "benchmarks" / "references" / file, tmp_path / file)))
+    model, expected = from_pretrained(name), config.metrics[group]
+    found = []
+    for record in records:
+        predicted = model.hessian(record.atoms()).dense().double().numpy()
+        found.append(compare(record.atoms(), (predicted + predicted.T) / 2, record.hessian()))
+    measured = summarise(found)
+    assert measured["structures"] == expected["structures"]
+    for key in ("hessian_mae", "hessian_mae_median", "mean_abs", "mae_over_mean_abs", "frequency_mae"):
+        assert measured[key] == pytest.approx(expected[key], rel=1e-3), key
+    assert measured["negative_agreement"] == pytest.approx(expected["negative_agreement"], abs=1.5 / len(records))
+    assert measured["mode_overlap_median"] == pytest.approx(expected["mode_overlap_median"], abs=1e-3)
+
+
+def test_times_are_those_that_were_measured():
+    cases = json.loads((ROOT / "benchmarks" / "results" / "hessian_speed.json").read_text())["cases"]
+    alone = {(one["backbone"], one["atoms"]): one["seconds"]["direct"]["median"] for one in cases if one["batch"] == 1}
+    for head in SHIPPED_HEADS.values():
+        for size, milliseconds in head.entry.milliseconds.items():
+            seconds = alone[head.entry.backbone.kind, int(size.removesuffix(" atoms"))]
+            assert milliseconds == pytest.approx(1e3 * seconds, rel=0.02)
+
+
+SHIPPED = [checkpoints_folder() / name for name in shipped_checkpoints()]
+
+
+@pytest.mark.parametrize("folder", [*SHIPPED, DATA / "schema-2"])
+def test_cards_are_what_the_hub_reads(folder):
+    config = read_config(folder)
+    assert (folder / "README.md").read_text(encoding="utf-8") == model_card(folder.name, config)
+    card = ModelCard.load(folder / "README.md")
+    found = metadata_load(folder / "README.md")
+    assert (found["library_name"], found["license"]) == ("hip-ext", config.license)
+    assert {"hessian", config.backbone.kind} <= set(found["tags"]) and found["metrics"] == ["mae"]
+    results = {(one.dataset_name, one.metric_name): one.metric_value for one in card.data.eval_results}
+    assert card.data.model_name == folder.name
+    for group, values in config.metrics.items():
+        assert results[group, "hessian mae"] == values["hessian_mae"]
+    assert "More Information Needed" not in card.content
+    assert len({one.dataset_type for one in card.data.eval_results}) == len(config.metrics)
+
+
+def test_cards_name_base_and_data_that_are_on_the_hub(tmp_path):
+    model = toy_model()
+    training = {"datasets": ["me/molecules", "a file of mine.xyz", 3], "recipe": "a | b\nc"}
+    HessianModel(model.backbone, model.head, training, {"x|y": {"mae": 1.0, "n": 3}, "note": "z"}).save_pretrained(
+        tmp_path / 'quoted "name"'
+    )
+    found = metadata_load(tmp_path / 'quoted "name"' / "README.md")
+    assert found["datasets"] == ["me/molecules"] and "base_model" not in found
+    text = (tmp_path / 'quoted "name"' / "README.md").read_text()
+    assert r'from_pretrained("quoted \"name\"")' in text
+    assert "- recipe: a \\| b c" in text and "| x\\|y | 1 | 3 |" in text
+    shipped = metadata_load(checkpoints_folder() / "hip-so3lr-organic" / "README.md")
+    assert shipped["base_model"] == "so3lr"
+    assert WEIGHTS in read_config(checkpoints_folder() / "hip-so3lr-organic").sha256
