@@ -33,7 +33,7 @@ class BackboneSettings(Section):
 class CacheSettings(Section):
     """Where the features of a frozen backbone are kept; what does not fit is computed whenever it is needed."""
 
-    memory: int = Field(2048, ge=0, description="MB, for each process")
+    memory: int = Field(2048, ge=0, description="MB, for each process; training data first, then validation data")
     disk: int = Field(0, ge=0, description="MB; kept from run to run")
     folder: str | None = Field(None, description="of the file on disk; none: the run's folder")
 
@@ -46,6 +46,7 @@ class DataSettings(Section):
     split: float = Field(0.05, gt=0, lt=1, description="share of sum formulas that is held out if none are given")
     batch: int = Field(8, ge=1, description="structures per optimiser step, over all devices")
     limit: int | None = Field(None, ge=1, description="use the first so many records only")
+    trust_units: bool = Field(False, description="train even if labels look as if they were in other units")
     bucket: int = Field(1, ge=1, description="so many batches are drawn together and sorted by size; 1: no sorting")
     largest: int | None = Field(None, ge=1, description="most Σ n² of a pass; a larger batch goes in several passes")
     workers: int = Field(0, ge=0, description="processes that read records ahead of the training")
@@ -180,6 +181,7 @@ class TrainingConfig(Section):
 INDIFFERENT = (
     "data.workers",
     "data.cache",
+    "data.trust_units",
     "run.devices",
     "run.nodes",
     "run.accelerator",
