@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +108,10 @@ def train(
     Raises:
         ConfigError: the folder belongs to another config, or the config does not fit the backbone.
         DataError: there is nothing to learn from, the loss stopped being finite, or the state cannot be stored.
-        MissingDependencyError: Lightning is not installed.
+        MissingDependencyError: Lightning or the logger is not installed.
         Stopped: SIGTERM or SIGINT; the state is stored.
     """
-    try:
-        import lightning  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError("Lightning is not installed: pip install 'hip-ext[train]'") from None
+    _require_packages(config)
     from hip_ext.training.module import Part
 
     folder = Path(folder)
@@ -328,20 +326,22 @@ def _begin(
     return Statistics(coverage, references)
 
 
+def _require_packages(config: TrainingConfig) -> None:
+    if find_spec("lightning") is None:
+        raise MissingDependencyError("Lightning is not installed: pip install 'hip-ext[train]'")
+    logger = config.run.logger
+    if logger != "none" and find_spec(logger) is None:
+        raise MissingDependencyError(f"run.logger is {logger}, which is not installed: pip install {logger}")
+
+
 def _logger(config: TrainingConfig, folder: Path) -> Any:
     if config.run.logger == "none":
         return False
     from lightning.pytorch import loggers
 
-    try:
-        if config.run.logger == "tensorboard":
-            return loggers.TensorBoardLogger(folder, name="logs", version="")
-        return loggers.WandbLogger(name=folder.name, save_dir=folder)
-    except ModuleNotFoundError as error:
-        name = config.run.logger
-        raise MissingDependencyError(
-            f"run.logger is {name}, which is not installed ({error}): pip install {name}"
-        ) from None
+    if config.run.logger == "tensorboard":
+        return loggers.TensorBoardLogger(folder, name="logs", version="")
+    return loggers.WandbLogger(name=folder.name, save_dir=folder)
 
 
 def _device(config: TrainingConfig) -> str | None:
