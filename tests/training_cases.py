@@ -60,7 +60,7 @@ def small_config(stores, validation, **sections):
     values = {
         "backbone": {"name": "toy"},
         "head": HEAD,
-        "data": {"train": [stores], "validation": [validation], "batch": 4},
+        "data": {"train": [stores], "validation": [validation], "batch": 4, "trust_units": True},
         "optimiser": {"warmup": 2, "learning_rate": 0.01},
         "run": {"steps": 12, "evaluate_every": 4, "precision": "float64", "accelerator": "cpu"},
     }

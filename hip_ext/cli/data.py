@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from hip_ext.data.check import Check
     from hip_ext.data.record import HessianRecord
 
-TOLERATED = 0.01
-"""Share of the records that may look as if they were in other units before a conversion is refused."""
 SHOWN = 5
 
 data = typer.Typer(no_args_is_help=True, help="Label files: check, convert, describe.")
@@ -158,6 +156,8 @@ class _Stream:
         self._refuse_strange(count)
 
     def _refuse_strange(self, count: int) -> None:
+        from hip_ext.data.plausibility import TOLERATED
+
         if self.strange > TOLERATED * count:
             raise DataError(
                 f"{self.file}: {self.strange} of {count} records are probably in other units ({self.first}); nothing "

@@ -50,6 +50,9 @@ HESSIANS = {
 }
 """Units by name, in ours."""
 
+TOLERATED = 0.01
+"""Share of records that may look as if they were in other units: strained structures do, now and then."""
+
 NOBLE = frozenset((2, 10, 18, 36, 54, 86))
 NON_METALS = frozenset((1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 52, 53))
 SOFT = frozenset((3, 4, 11, 12, 19, 20, 37, 38, 55, 56, 80))

@@ -117,7 +117,7 @@ def training_config(config: DistillConfig, train: Path, held_out: Path, precisio
         {
             "backbone": {"name": config.backbone, "source": config.source, "options": config.options},
             "head": config.head.model_dump(),
-            "data": {"train": [str(train)], "validation": [str(held_out)], "batch": recipe.batch},
+            "data": {"train": [str(train)], "validation": [str(held_out)], "batch": recipe.batch, "trust_units": True},
             "loss": {"hessian": {"twists": recipe.twist_weight, "twist_count": recipe.twists}},
             "optimiser": {
                 name: getattr(recipe, name)

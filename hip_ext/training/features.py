@@ -85,16 +85,33 @@ class FeatureCache:
         records: whose features are asked for, by number.
         memory: bytes of features that may be kept in memory.
         store: where pages are kept on disk, or None.
+        beside: another cache with the same bounds and store; what is left of them is for this one.
+
+    Attributes:
+        bytes: what all of them may take in memory and on disk.
+        kept, cached: how many pages may be in memory, and in memory or on disk.
+        computed: of how many structures features were computed so far.
     """
 
-    def __init__(self, backbone: Backbone, records: RecordSet, memory: int, store: FeatureStore | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        records: RecordSet,
+        memory: int,
+        store: FeatureStore | None = None,
+        beside: FeatureCache | None = None,
+    ) -> None:
         self.backbone, self.records, self.store = backbone, records, store
         scalars, vectors, tensors = backbone.widths
         per_atom = (scalars + 3 * vectors + 9 * tensors) * torch.finfo(backbone.dtype).bits // 8
         starts = np.arange(0, len(records), PAGE)
         used = np.add.reduceat(records.sizes, starts).cumsum() * per_atom
-        self.kept = int((used <= memory).sum())
-        self.cached = max(self.kept, int((used <= (store.limit * 0.9 if store else 0)).sum()))
+        taken: tuple[int, int] = beside.bytes if beside else (0, 0)
+        disk = store.limit * 0.9 - taken[1] if store else 0.0
+        self.kept, on_disk = int((used <= memory - taken[0]).sum()), int((used <= disk).sum())
+        self.cached = max(self.kept, on_disk)
+        ends = np.concatenate(([0], used))
+        self.bytes: tuple[int, int] = taken[0] + int(ends[self.kept]), taken[1] + int(ends[on_disk])
         self._memory: dict[int, dict[int, NodeFeatures]] = {}
         self.computed = 0
 

@@ -48,7 +48,7 @@ def finish(
     model.training_record = {
         **about,
         "structures": len(train.records),
-        "hessian_rows": int(3 * sum(int(store.labelled_counts.sum()) for store in train.records.stores)),
+        "hessian_rows": 3 * train.records.labelled_atoms,
         "held_out_structures": len(validation.records),
         "steps": config.run.steps,
         "batch": config.data.batch,

@@ -33,6 +33,7 @@ EVALUATION_BATCH = 16
 
 HELD_OUT = (
     ("mae", "hessian", "held_out_mae"),
+    ("products", "products", "held_out_products"),
     ("energy", "energy", "held_out_energy"),
     ("forces", "forces", "held_out_forces"),
 )
@@ -106,6 +107,7 @@ class Training(lightning.LightningModule):
         validation: data for the evaluations.
         folder: of the run.
         statistics: stored with the state.
+        origin: what the run is made of, stored with the state too.
         state: of the run so far, or None.
         report: called after each step with the number of steps done and a note.
     """
@@ -118,13 +120,15 @@ class Training(lightning.LightningModule):
         validation: Part,
         folder: Path,
         statistics: dict[str, Any],
+        origin: dict[str, Any],
         state: dict[str, Any] | None,
         report: Callable[[int, str], None],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config, self.objective, self.folder, self.report = config, objective, folder, report
-        self.train_part, self.validation_part, self.statistics = train, validation, statistics
+        self.train_part, self.validation_part = train, validation
+        self.statistics, self.origin = statistics, origin
         self.plan = Plan(
             sizes=train.records.sizes,
             batch=config.data.batch,
@@ -252,6 +256,7 @@ class Training(lightning.LightningModule):
             "atoms": atoms,
             "skipped": self.progress.skipped,
             "statistics": self.statistics,
+            "origin": self.origin,
         }
         write_state(self.folder, state)
 

@@ -65,6 +65,11 @@ class RecordSet:
             raise DataError(f"{self.stores[store].path}, record {place}: unknown elements {sorted(unknown)}")
         return record
 
+    @property
+    def labelled_atoms(self) -> int:
+        """How many atoms have known rows of the Hessian."""
+        return int(np.concatenate([store.labelled_counts for store in self.stores])[self.chosen].sum())
+
     def usable(self, index: int) -> tuple[int, HessianRecord, dict[int, str]]:
         """The record of this number or, where it cannot be used, the next one that can.
 

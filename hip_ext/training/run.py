@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
 from hip_ext.atomic import write_text
 from hip_ext.backbones import Backbone, load_backbone
@@ -36,7 +36,14 @@ from hip_ext.model import HessianModel, attach_head, from_pretrained
 from hip_ext.structures import Structures
 from hip_ext.training.features import MB, FeatureCache, FeatureStore
 from hip_ext.training.finish import CHECKPOINT, finish, with_average
-from hip_ext.training.normalisation import Statistics, coverage_of, draw_sample, fit_head, fit_references
+from hip_ext.training.normalisation import (
+    Statistics,
+    coverage_of,
+    draw_sample,
+    fit_head,
+    fit_references,
+    refuse_other_units,
+)
 from hip_ext.training.objective import Objective
 from hip_ext.training.parameters import choose_trainable
 from hip_ext.training.records import RecordSet
@@ -101,13 +108,10 @@ def train(
     Raises:
         ConfigError: the folder belongs to another config, or the config does not fit the backbone.
         DataError: there is nothing to learn from, the loss stopped being finite, or the state cannot be stored.
-        MissingDependencyError: Lightning is not installed.
+        MissingDependencyError: Lightning or the logger is not installed.
         Stopped: SIGTERM or SIGINT; the state is stored.
     """
-    try:
-        import lightning  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError("Lightning is not installed: pip install 'hip-ext[train]'") from None
+    _require_packages(config)
     from hip_ext.training.module import Part
 
     folder = Path(folder)
@@ -129,11 +133,13 @@ def train(
     train_records, validation_records = _records(config, backbone)
     store = None if trained else _feature_store(config, folder)
     memory = config.data.cache.memory * MB
-    train_part, validation = (
-        Part(records, None if trained else FeatureCache(backbone, records, memory, store))
-        for records in (train_records, validation_records)
-    )
+    cached = None if trained else FeatureCache(backbone, train_records, memory, store)
+    train_part = Part(train_records, cached)
+    validation = Part(validation_records, cached and FeatureCache(backbone, validation_records, memory, store, cached))
     state = read_state(folder)
+    origin = {"backbone": backbone.source.fingerprint, "records": [len(train_records), len(validation_records)]}
+    if state is not None:
+        _check_origin(folder, state.get("origin", origin), origin)
     statistics = _begin(config, model, train_part, state, stages)
     references = torch.zeros(119, dtype=backbone.dtype)
     for z, value in statistics.references.items():
@@ -141,7 +147,7 @@ def train(
     objective = Objective(backbone, model.head, config.loss, statistics.coverage, references, bool(trained))
     try:
         if state is None or state["step"] < config.run.steps:
-            _fit(config, folder, model, objective, train_part, validation, statistics, state, stages)
+            _fit(config, folder, model, objective, train_part, validation, statistics, origin, state, stages)
         if not first:
             return TrainingResult(model, {}, folder / CHECKPOINT, [], {})
         return TrainingResult(*finish(config, folder, model, objective, train_part, validation, about or {}))
@@ -157,14 +163,12 @@ def claim(folder: Path, config: TrainingConfig) -> None:
         ConfigError: the folder was begun with another config, or holds something else.
     """
     path = folder / CONFIG
-    wanted = yaml.safe_load(config.to_yaml())
+    wanted = config.model_dump(mode="json")
     if path.exists():
         try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            found = None
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path} cannot be read as the config of a run: use another folder")
+            found = TrainingConfig.from_yaml(path).model_dump(mode="json")
+        except ConfigError as error:
+            raise ConfigError(f"{path} is not the config of a run ({error}): use another folder") from None
         difference = first_difference(wanted, found)
         if difference:
             raise ConfigError(f"{folder} was begun with another config: {difference}; use another folder")
@@ -173,6 +177,24 @@ def claim(folder: Path, config: TrainingConfig) -> None:
     else:
         write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
         write_text(path, config.to_yaml())
+
+
+def _check_origin(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """A run goes on with the backbone and the records that it began with, or its numbers would mean nothing.
+
+    Raises:
+        ConfigError: it would go on with others.
+    """
+    if before["backbone"] != now["backbone"]:
+        raise ConfigError(
+            f"{folder} was begun with a backbone of other weights (fingerprint {before['backbone'][:12]}, now "
+            f"{now['backbone'][:12]}): give the old one back, or use another folder"
+        )
+    if before["records"] != now["records"]:
+        raise ConfigError(
+            f"{folder} was begun with {before['records'][0]} training and {before['records'][1]} validation records, "
+            f"now there are {now['records'][0]} and {now['records'][1]}: use another folder"
+        )
 
 
 def versions() -> dict[str, str]:
@@ -194,6 +216,7 @@ def _fit(
     train_part: Part,
     validation: Part,
     statistics: Statistics,
+    origin: dict[str, Any],
     state: dict[str, Any] | None,
     stages: Stages,
 ) -> None:
@@ -209,6 +232,7 @@ def _fit(
         validation,
         folder,
         statistics.state(),
+        origin,
         state,
         stages("train", config.run.steps) if is_first_process() else (lambda step, note: None),
     )
@@ -278,6 +302,8 @@ def _begin(
     advance = stages("measure", 1)
     sample = draw_sample(part.records, config.run.seed)
     records = list(sample.values())
+    if not config.data.trust_units:
+        refuse_other_units(records)
     coverage = coverage_of(records, config.loss)
 
     def structures(chosen: dict[int, HessianRecord]) -> Structures:
@@ -300,20 +326,22 @@ def _begin(
     return Statistics(coverage, references)
 
 
+def _require_packages(config: TrainingConfig) -> None:
+    if find_spec("lightning") is None:
+        raise MissingDependencyError("Lightning is not installed: pip install 'hip-ext[train]'")
+    logger = config.run.logger
+    if logger != "none" and find_spec(logger) is None:
+        raise MissingDependencyError(f"run.logger is {logger}, which is not installed: pip install {logger}")
+
+
 def _logger(config: TrainingConfig, folder: Path) -> Any:
     if config.run.logger == "none":
         return False
     from lightning.pytorch import loggers
 
-    try:
-        if config.run.logger == "tensorboard":
-            return loggers.TensorBoardLogger(folder, name="logs", version="")
-        return loggers.WandbLogger(name=folder.name, save_dir=folder)
-    except ModuleNotFoundError as error:
-        name = config.run.logger
-        raise MissingDependencyError(
-            f"run.logger is {name}, which is not installed ({error}): pip install {name}"
-        ) from None
+    if config.run.logger == "tensorboard":
+        return loggers.TensorBoardLogger(folder, name="logs", version="")
+    return loggers.WandbLogger(name=folder.name, save_dir=folder)
 
 
 def _device(config: TrainingConfig) -> str | None:

@@ -33,7 +33,7 @@ class BackboneSettings(Section):
 class CacheSettings(Section):
     """Where the features of a frozen backbone are kept; what does not fit is computed whenever it is needed."""
 
-    memory: int = Field(2048, ge=0, description="MB, for each process")
+    memory: int = Field(2048, ge=0, description="MB, for each process; training data first, then validation data")
     disk: int = Field(0, ge=0, description="MB; kept from run to run")
     folder: str | None = Field(None, description="of the file on disk; none: the run's folder")
 
@@ -46,6 +46,7 @@ class DataSettings(Section):
     split: float = Field(0.05, gt=0, lt=1, description="share of sum formulas that is held out if none are given")
     batch: int = Field(8, ge=1, description="structures per optimiser step, over all devices")
     limit: int | None = Field(None, ge=1, description="use the first so many records only")
+    trust_units: bool = Field(False, description="train even if labels look as if they were in other units")
     bucket: int = Field(1, ge=1, description="so many batches are drawn together and sorted by size; 1: no sorting")
     largest: int | None = Field(None, ge=1, description="most Σ n² of a pass; a larger batch goes in several passes")
     workers: int = Field(0, ge=0, description="processes that read records ahead of the training")
@@ -90,7 +91,7 @@ class OptimiserSettings(Section):
     backbone_rate: float = Field(0.1, gt=0, description="learning rate of backbone parameters as a share of that")
     warmup: int = Field(300, ge=0, description="steps over which the learning rate rises")
     decay: float = Field(1.0, gt=0, le=1, description="last share of the steps, over which a cosine takes it to zero")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="share of a weight that a step at rate 1 takes away")
     clip: float = Field(10.0, gt=0, description="largest norm of the gradient")
     average: float = Field(0.999, ge=0, lt=1, description="decay of the running average of the weights, which is kept")
 
@@ -103,11 +104,11 @@ class RunSettings(Section):
     save_every: int | None = Field(None, ge=1, description="steps between saved states; none: at every evaluation")
     devices: int = Field(1, ge=1, description="processes on each node, one a device")
     nodes: int = Field(1, ge=1, description="machines")
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="kind of device")
     accumulate: int = Field(1, ge=1, description="passes over which a batch is spread on every device")
-    precision: Literal["float32", "float64"] = "float32"
-    seed: int = 0
-    logger: Literal["none", "tensorboard", "wandb"] = "none"
+    precision: Literal["float32", "float64"] = Field("float32", description="of backbone and head")
+    seed: int = Field(0, description="of new weights, the order of the records, the split, and the twists")
+    logger: Literal["none", "tensorboard", "wandb"] = Field("none", description="keeps curves of every step")
     log_every: int = Field(50, ge=1, description="steps between points in the log")
 
 
@@ -180,6 +181,7 @@ class TrainingConfig(Section):
 INDIFFERENT = (
     "data.workers",
     "data.cache",
+    "data.trust_units",
     "run.devices",
     "run.nodes",
     "run.accelerator",
