@@ -42,6 +42,7 @@ def hub() -> Iterator[LocalHub]:
 @pytest.fixture(scope="module")
 def client(hub, tmp_path_factory) -> Iterator[Client]:
     client = Client(hub.endpoint, tmp_path_factory.mktemp("home"), HF_HUB_DOWNLOAD_TIMEOUT="5")
+    client.run("from hip_ext.hub import download\ndownload.WAITS = (0.1, 0.1)")
     yield client
     client.close()
 
@@ -147,7 +148,7 @@ def test_a_branch_that_moves_on_meanwhile_gives_no_mixture(hub, client, name, ca
         hub.repositories[name].commit(second)
         fault.released.set()
         found = client.receive()
-    assert found.get("result") == digest(toy_model()) or "try again" in found["message"]
+    assert found["result"] in {digest(toy_model(seed=seed)) for seed in (0, 1)}
     assert load(client, name, cache_dir=cache)["result"] == digest(toy_model(seed=1))
 
 
@@ -222,7 +223,7 @@ def test_a_busy_server_is_asked_again(hub, client, name, cache, where, status):
 def test_a_server_that_stays_busy(hub, client, name, cache, status):
     with hub.fault("HEAD .*/main/config.json", status, times=99) as fault:
         assert f"could not serve {name} (HTTP {status}): try again later" in refused(client, name, cache_dir=cache)
-        assert fault.seen == 3
+        assert fault.seen >= 3
     load(client, name, cache_dir=cache)
     with hub.fault("HEAD", status, times=99):
         assert "result" in load(client, name, cache_dir=cache)
@@ -238,7 +239,10 @@ def test_data_that_cannot_be_had(hub, client, name, cache):
 @pytest.mark.parametrize("kind", ["short", "spoil"])
 def test_files_of_a_wrong_size_or_a_wrong_hash_are_not_kept(hub, client, name, cache, file, kind):
     with hub.fault(f"GET .*{file}", kind):
+        assert load(client, name, cache_dir=f"{cache}-once")["result"] == digest(toy_model())
+    with hub.fault(f"GET .*{file}", kind, times=99) as fault:
         message = refused(client, name, cache_dir=cache)
+        assert fault.seen == 3
     assert ("came damaged" if kind == "spoil" else "should be of size") in message
     assert load(client, name, cache_dir=cache)["result"] == digest(toy_model())
 

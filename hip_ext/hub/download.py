@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.file_download import HfFileMetadata
@@ -27,6 +29,8 @@ LARGEST_HEAD, LARGEST_BACKBONE = 1 << 30, 1 << 35
 
 WAITS = (1.0, 2.0)
 """Seconds between attempts, where a server is busy or cannot be reached."""
+
+Answer = TypeVar("Answer")
 
 _ETAG = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -85,40 +89,56 @@ def fetch_file(repository: str, name: str, revision: str, limit: int, options: H
             return cached
         raise
     _check(repository, name, metadata, limit)
-    path = Path(
-        hf_hub_download(
-            repository,
-            name,
-            revision=revision,
-            cache_dir=options.cache_dir,
-            token=options.token,
-            library_name="hip-ext",
-            library_version=version(),
+
+    def fetched() -> Path:
+        path = Path(
+            hf_hub_download(
+                repository,
+                name,
+                revision=revision,
+                cache_dir=options.cache_dir,
+                token=options.token,
+                library_name="hip-ext",
+                library_version=version(),
+            )
         )
-    )
-    if path != cached:
-        _compare(repository, path, metadata)
-    return path
+        if path != cached:
+            _compare(repository, path, metadata)
+        return path
+
+    return _patiently(fetched)
+
+
+class _DamagedError(HubError):
+    """What came is not what was announced."""
 
 
 def _metadata(repository: str, name: str, revision: str, options: HubOptions) -> HfFileMetadata:
-    """What the server says about a file, asked again where it is busy or there is no connection for the moment."""
+    """What the server says about a file."""
     url = hf_hub_url(repository, name, revision=revision)
-    for wait in (*WAITS, None):
+    return _patiently(
+        lambda: get_hf_file_metadata(url, token=options.token, library_name="hip-ext", library_version=version())
+    )
+
+
+def _patiently(call: Callable[[], Answer]) -> Answer:
+    """Calls, and calls again where a server is busy, a connection breaks or data is spoilt on the way."""
+    for wait in WAITS:
         try:
-            return get_hf_file_metadata(url, token=options.token, library_name="hip-ext", library_version=version())
+            return call()
         except Exception as error:
-            if wait is None or not _may_pass(error):
+            if not _may_pass(error):
                 raise
-            time.sleep(wait)
-    raise AssertionError("unreachable")
+        time.sleep(wait)
+    return call()
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether it may go otherwise in a second; without a status it is the connection, in any library's own words."""
     if status_of(error) is not None:
         return status_of(error) in BUSY
-    return not isinstance(error, (ValueError, errors.OfflineModeIsEnabled, errors.LocalTokenNotFoundError))
+    final = (ValueError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled, errors.LocalTokenNotFoundError)
+    return isinstance(error, _DamagedError) or not isinstance(error, final)
 
 
 def _check(repository: str, name: str, found: HfFileMetadata, limit: int) -> None:
@@ -140,7 +160,7 @@ def _compare(repository: str, path: Path, expected: HfFileMetadata) -> None:
         return
     for copy in (path, path.parents[2] / "blobs" / etag):
         copy.unlink(missing_ok=True)
-    raise HubError(
+    raise _DamagedError(
         f"{path.name} of {repository} came damaged ({digest.hexdigest()[:12]}, expected {etag[:12]}) and is not kept: "
         "try again"
     )
