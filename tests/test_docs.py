@@ -7,6 +7,7 @@ that has tests of its own.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -40,15 +41,22 @@ def test_every_page_with_python_is_run_somewhere():
 
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_python_of_the_page_runs(page, tmp_path):
-    """Block by block in one folder, each in a process of its own, as somebody who copies them."""
+    """Block by block in one folder, each with names of its own, as somebody who copies them."""
     text = "".join(blocks(page, "python"))
     if "so3lr" in text:
         pytest.importorskip("so3krates_torch", reason="SO3LR is not installed")
     if "hip-so3lr-organic" in text and "hip-so3lr-organic" not in shipped_checkpoints():
         pytest.skip("the checkpoint hip-so3lr-organic is not in this checkout")
-    for block in blocks(page, "python"):
-        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
+    runner = "import json, sys\nfor block in json.load(sys.stdin): exec(compile(block, 'block', 'exec'), {})"
+    done = subprocess.run(
+        [sys.executable, "-c", runner],
+        input=json.dumps(blocks(page, "python")),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", TEMPLATES)
