@@ -3,6 +3,7 @@
 #   make demo               environment, then the demonstration
 #   make test               three environments, then format, lint, types and the tests of each
 #   make test-mace          the tests in the first of them alone; also test-fairchem, test-both
+#   make docs               the documentation as pages, in site/
 #   make test VENV=/tmp/v   the same in other environments, /tmp/v, /tmp/v-fairchem and /tmp/v-both
 #   make test PYTHON=python3.12
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
@@ -21,7 +22,7 @@ BOTH = $(VENV)-both
 # The tests are many small tensors: more threads only get in each other's way.
 RUN = OMP_NUM_THREADS=1
 
-.PHONY: demo test test-mace test-fairchem test-both lint bench clean
+.PHONY: demo test test-mace test-fairchem test-both lint docs bench clean
 
 demo: $(VENV)/.installed
 	$(RUN) $(BIN)/hip-ext demo
@@ -43,12 +44,16 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy hip_ext
 
+# Guides and reference as pages in site/; whatever mkdocs warns of is an error.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.installed
 	$(RUN) $(BIN)/python benchmarks/hessian_speed.py
 
 clean:
 	@for venv in $(VENV) $(FAIRCHEM) $(BOTH); do test ! -f $$venv/pyvenv.cfg || rm -rf $$venv; done
-	rm -rf build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf build dist site .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find hip_ext tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp says that a step is done; it is older than pyproject.toml when the dependencies may have changed.
@@ -57,7 +62,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
-	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,phonons,dev]'
+	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,phonons,docs,dev]'
 	touch $@
 
 $(FAIRCHEM)/.installed-dev: pyproject.toml $(FAIRCHEM)/.torch

@@ -5,7 +5,7 @@
 
 Needs the extras `sevennet` and `phonons`. Both ways use 7net-0: the displacements its forces, the direct Hessian its
 features. Without --model the head is untrained: its time is that of any head, its bands mean nothing and are left out.
-One thread; each time is that of a second run.
+One thread, float32; each time is that of a second run.
 """
 
 from __future__ import annotations
