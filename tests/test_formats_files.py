@@ -227,6 +227,25 @@ def test_mace_reads_what_is_written(tmp_path):
             np.testing.assert_allclose(item.forces.numpy(), record.forces, rtol=0, atol=1e-6)
 
 
+def test_mace_reads_extended_xyz(tmp_path):
+    pytest.importorskip("mace", reason="MACE is not installed")
+    from hip_ext.backbones.mace_models import import_mace
+
+    data = import_mace("mace.data")
+    records = [record for record in RECORDS if record.is_complete]
+    write_records(tmp_path / "a.xyz", records)
+    names = {"energy": "REF_energy", "hessian": "REF_hessian", "stress": "REF_stress", "head": "head"}
+    keys = data.KeySpecification().update(names, {"forces": "REF_forces"})
+    _, found = data.load_from_xyz(str(tmp_path / "a.xyz"), keys, head_name="Default")
+    for one, record in zip(found, records, strict=True):
+        np.testing.assert_allclose(one.positions, record.positions, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(one.properties["hessian"].ravel(), record.hessian().ravel(), rtol=1e-12)
+        assert one.property_weights["energy"] == float(record.energy is not None)
+        if record.energy is not None:
+            assert one.properties["energy"] == pytest.approx(record.energy)
+            np.testing.assert_allclose(one.properties["forces"], record.forces, rtol=0, atol=1e-7)
+
+
 def test_what_mace_writes_is_read(tmp_path):
     pytest.importorskip("mace", reason="MACE is not installed")
     from hip_ext.backbones.mace_models import import_mace

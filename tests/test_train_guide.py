@@ -109,3 +109,13 @@ def test_recipe_trains(path, folder):
     result = train(config, "run", backbone=backbone)
     assert result.checkpoint.is_dir()
     assert len(result.curve) == 1 and result.curve[0]["held_out_mae"] > 0
+
+
+def test_the_plan_for_all_of_horm_adds_up(monkeypatch, capsys):
+    """The table of the plan is what its own code makes of the measured costs."""
+    text = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (table,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "docs/scaling.md", "exec"), {})
+    assert capsys.readouterr().out == table
