@@ -64,9 +64,14 @@ def _explanation(error: Exception, repository: str, revision: str, doing: str) -
         return f"no permission for {place} (HTTP {status}): {LOGIN}, of a user who may do this"
     if status in BUSY:
         return f"the Hub could not serve {repository} (HTTP {status}): try again later"
-    if status is None and not isinstance(error, (OSError, ValueError, RuntimeError)):
+    if status is None and (_of_http(error) or not isinstance(error, (OSError, ValueError, RuntimeError))):
         return _unreachable(repository, error)
     return f"{repository} could not be {doing} ({_reason(error.__cause__ or error)})"
+
+
+def _of_http(error: Exception) -> bool:
+    """Whether an error is of the library below the client, which is another in each of its major versions."""
+    return type(error).__module__.startswith(("httpx", "requests", "urllib3"))
 
 
 def _unreachable(repository: str, error: BaseException) -> str:
