@@ -28,6 +28,10 @@ RESULT = Path(__file__).resolve().parent / "results/label_efficiency.json"
 HEAD = "hip-so3lr-organic"
 KEPT = ("hessian_mae", "hessian_mae_median", "mode_overlap_median", "negative_agreement", "frequency_mae")
 
+ROWS: dict[str, float] = {"mae": 1.0, "twists": 0.2}
+PRODUCTS: dict[str, float] = {"mae": 0.0, "twists": 0.0, "products": 1.0}
+"""Weights of the losses where rows, and where nothing but products are labelled."""
+
 
 def part_of(source: Path, size: int, path: Path) -> Path:
     """A random part of a store as a store of its own, made once; the smaller parts are within the larger ones."""
@@ -79,8 +83,7 @@ def _trained(store: Path, arguments: argparse.Namespace, folder: Path) -> dict[s
         "backbone": {"name": arguments.backbone, "source": arguments.source},
         "head": from_pretrained(HEAD).head.config.model_dump(),
         "data": {"train": [str(store)], "validation": [str(arguments.validation)]},
-        # Products alone have no entries: each loss counts only where there are labels for it.
-        "loss": {"hessian": {"mae": 1.0, "twists": 0.2, "products": 0.2}},
+        "loss": {"hessian": ROWS if HessianStore(store).labelled_counts.any() else PRODUCTS},
         "run": {"steps": arguments.steps, "evaluate_every": arguments.steps},
     }
     result = train(TrainingConfig.from_dict(values), folder)
