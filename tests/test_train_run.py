@@ -229,6 +229,12 @@ def test_a_signal_stores_the_state_and_ends_the_run(stores, tmp_path, number):
     assert 3 <= read_state(folder)["step"] < 400
 
 
+def test_signals_end_the_process_again_after_a_run(stores, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    train(small_config(*stores, run={"steps": 2, "evaluate_every": 2}), tmp_path / "a", backbone=toy())
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
 def test_two_processes_learn_what_one_does(stores, tmp_path):
     sections = {"data": {"batch": 4}, "loss": {"hessian": {"subspace": 0.1}}}
     alone = train(small_config(*stores, **sections), tmp_path / "one", backbone=toy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -18,7 +18,8 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Puts the handlers back that were there when the block ends; see `listen`."""
+        """When the block ends, the handlers that were there when it began are back, whoever sets some in between."""
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
@@ -28,7 +29,7 @@ class Interruption:
         """Begins to listen, in place of whatever handlers there are."""
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._hear)
+                signal.signal(number, self._hear)
         except ValueError:  # handlers can be set in the main thread only
             self._before.clear()
 
@@ -39,6 +40,7 @@ class Interruption:
         self.received = number
 
     def _put_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        with suppress(ValueError):  # as in `listen`
+            for number, handler in self._before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
