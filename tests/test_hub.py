@@ -433,7 +433,7 @@ def test_where_nobody_may_push(hub, client, other, name):
 
 
 def test_uploads_are_tried_again(hub, other, name):
-    with hub.fault("PUT /lfs/", 500):
+    with hub.fault("PUT /lfs/", 503):
         other.result(PUSH.format(seed=4, name=name, options={}))
     latest = hub.repositories[name].commits[hub.repositories[name].refs["main"]]
     assert json.loads(latest["config.json"])["format"] == "hip-ext head"
