@@ -43,7 +43,7 @@ class Fault:
     """What goes wrong with requests of which "METHOD /path" matches: an HTTP status, or something about the body.
 
     drop: the connection ends in the middle of it. stall: it waits there for `released`. short: fewer bytes, properly
-    announced. spoil: a bit is flipped. huge: HEAD announces a terabyte.
+    announced. spoil: a bit is flipped. huge: HEAD announces a terabyte. etag, commit: it is a path.
     """
 
     pattern: str
@@ -333,6 +333,11 @@ class _Hub(_Handler):
             self.refuse(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": oid})
             return
         data, headers = files[file], {"X-Repo-Commit": oid}
+        kind = self.fault.kind if self.fault else None
+        if kind in ("etag", "commit"):
+            name = {"etag": "ETag", "commit": "X-Repo-Commit"}[kind]
+            self.send_file(data, {**headers, "ETag": '"0"', name: "../../../../escaped"})
+            return
         if not file.endswith(".safetensors"):
             digest = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
             self.send_file(data, {**headers, "ETag": f'"{digest}"'})

@@ -254,6 +254,14 @@ def test_a_file_that_is_too_large_is_not_fetched(hub, client, name, cache):
         assert hub.seen(f"GET .*{file}") == []
 
 
+@pytest.mark.parametrize("kind", ["etag", "commit"])
+def test_digests_that_are_paths_lead_nowhere(hub, client, name, cache, kind):
+    with hub.fault("HEAD .*/config.json", kind, times=9):
+        assert "does not answer as a Hub does" in refused(client, name, cache_dir=cache)
+    assert not Path(cache).exists()
+    assert not list(Path(cache).parent.rglob("escaped"))
+
+
 def test_a_server_that_is_no_hub(hub, tmp_path, name):
     hub.others["api/anything"] = b"x"
     elsewhere = Client(hub.files, tmp_path / "home")
@@ -425,7 +433,7 @@ def test_where_nobody_may_push(hub, client, other, name):
 
 
 def test_uploads_are_tried_again(hub, other, name):
-    with hub.fault("PUT /lfs/", 500):
+    with hub.fault("PUT /lfs/", 503):
         other.result(PUSH.format(seed=4, name=name, options={}))
     latest = hub.repositories[name].commits[hub.repositories[name].refs["main"]]
     assert json.loads(latest["config.json"])["format"] == "hip-ext head"

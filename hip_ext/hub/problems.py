@@ -34,7 +34,7 @@ def explained(repository: str, revision: str, doing: str) -> Iterator[None]:
         raise HubError(_explanation(error, repository, revision, doing)) from None
 
 
-def status_of(error: BaseException) -> int | None:
+def status_of(error: BaseException | None) -> int | None:
     """The HTTP status that an error tells of, or None."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
@@ -46,7 +46,8 @@ def not_cached(repository: str, revision: str, name: str) -> HubError:
 
 
 def _explanation(error: Exception, repository: str, revision: str, doing: str) -> str:
-    place, status = f"{constants.ENDPOINT}/{repository}", status_of(error)
+    # An upload that has failed is told of by an error without a status, whose cause has one.
+    place, status = f"{constants.ENDPOINT}/{repository}", status_of(error) or status_of(error.__cause__)
     if isinstance(error, errors.GatedRepoError):
         return f"{repository} is gated: ask for access at {place}, then {LOGIN}"
     if isinstance(error, errors.RepositoryNotFoundError):
