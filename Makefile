@@ -3,6 +3,7 @@
 #   make demo               environment, then the demonstration
 #   make test               three environments, then format, lint, types and the tests of each
 #   make test-mace          the tests in the first of them alone; also test-fairchem, test-both
+#   make test-wheel         the README's lines from the built wheel in an empty environment; not a part of make test
 #   make docs               the documentation as pages, in site/
 #   make test VENV=/tmp/v   the same in other environments, /tmp/v, /tmp/v-fairchem and /tmp/v-both
 #   make test PYTHON=python3.12
@@ -18,11 +19,12 @@ BIN = $(VENV)/bin
 # holds both in the one order of installation that works (docs/install.md).
 FAIRCHEM = $(VENV)-fairchem
 BOTH = $(VENV)-both
+WHEEL = $(VENV)-wheel
 
 # The tests are many small tensors: more threads only get in each other's way.
 RUN = OMP_NUM_THREADS=1
 
-.PHONY: demo test test-mace test-fairchem test-both lint docs bench clean
+.PHONY: demo test test-mace test-fairchem test-both test-wheel lint docs bench clean
 
 demo: $(VENV)/.installed
 	$(RUN) $(BIN)/hip-ext demo
@@ -39,6 +41,14 @@ test-fairchem: $(FAIRCHEM)/.installed-dev
 test-both: $(BOTH)/.installed-dev
 	$(RUN) $(BOTH)/bin/python -m pytest tests/test_interop_*.py
 
+test-wheel: $(VENV)/.installed-dev
+	rm -rf dist $(WHEEL)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install $(TORCH)
+	$(WHEEL)/bin/python -m pip install "$$(ls dist/*.whl)[so3lr]"
+	README_PYTHON=$(abspath $(WHEEL))/bin/python $(RUN) $(BIN)/python -m pytest tests/test_readme.py
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -52,7 +62,7 @@ bench: $(VENV)/.installed
 	$(RUN) $(BIN)/python benchmarks/hessian_speed.py
 
 clean:
-	@for venv in $(VENV) $(FAIRCHEM) $(BOTH); do test ! -f $$venv/pyvenv.cfg || rm -rf $$venv; done
+	@for venv in $(VENV) $(FAIRCHEM) $(BOTH) $(WHEEL); do test ! -f $$venv/pyvenv.cfg || rm -rf $$venv; done
 	rm -rf build dist site .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find hip_ext tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -69,7 +70,7 @@ def displaced_phonons(
     # phonopy reports drifts of the force constants on standard output.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            phonopy = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="P")
+            phonopy: Any = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="P")
             phonopy.generate_displacements(distance=step)
         except RuntimeError as error:
             raise StructureError(f"phonopy cannot use this structure: {error}") from None
@@ -83,9 +84,9 @@ def displaced_phonons(
     return DisplacedPhonons(found, (first, second, third), len(supercells))
 
 
-def _forces(calculator: BaseCalculator, supercell: object) -> NDArray[np.float64]:
+def _forces(calculator: BaseCalculator, supercell: Any) -> NDArray[np.float64]:
     """eV/Å, of one of phonopy's supercells."""
-    read = Atoms(supercell.symbols, supercell.positions, cell=supercell.cell, pbc=True)  # type: ignore[attr-defined]
+    read = Atoms(supercell.symbols, supercell.positions, cell=supercell.cell, pbc=True)
     read.calc = calculator
     forces: NDArray[np.float64] = np.asarray(read.get_forces(), dtype=np.float64)
     return forces
