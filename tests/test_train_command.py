@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_backbone import ToyBackbone
 from training_cases import labelled, small_config, toy, write_store
 from typer.testing import CliRunner
 
-from hip_ext.backbones import registry
+from hip_ext.backbones.declared import registered
 from hip_ext.cli import app
 from hip_ext.model import from_pretrained
 from hip_ext.training.run import train
@@ -35,7 +36,7 @@ def stores(tmp_path_factory):
 @pytest.fixture
 def config(stores, tmp_path, monkeypatch):
     """A config file, in whose folder the command runs; the toy potential is known by name, as a plugin's would be."""
-    monkeypatch.setitem(registry.BUILT_IN, "toy", "toy_backbone:ToyBackbone")
+    monkeypatch.setitem(registered, "toy", ToyBackbone)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "small.yaml"
     path.write_text(small_config(*stores).to_yaml())
