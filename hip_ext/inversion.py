@@ -12,6 +12,7 @@ reflections: a molecule and its mirror image get the same frequencies.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +22,28 @@ from hip_ext.errors import StructureError
 from hip_ext.features import NodeFeatures
 from hip_ext.pairs import PairGraph
 from hip_ext.structures import Structures
+
+if TYPE_CHECKING:
+    from hip_ext.backbones.base import Backbone
+    from hip_ext.head import HessianHead
+
+
+def predicted_blocks(
+    head: HessianHead, backbone: Backbone, features: NodeFeatures, structures: Structures
+) -> HessianBlocks:
+    """What a head makes of the features; where these have no parity, averaged over the structures and −x.
+
+    Args:
+        head: on the backbone's features.
+        backbone: gives those of the inverted structures.
+        features: of the structures.
+        structures: the same atoms.
+    """
+    blocks = head(features, structures)
+    if features.parity == "o3":
+        return blocks
+    other = inverted(structures)
+    return mean_blocks(blocks, head(backbone.features(backbone.prepare(other)), other))
 
 
 def inverted(structures: Structures) -> Structures:

@@ -27,10 +27,9 @@ from hip_ext.checkpoint.saving import save_model
 from hip_ext.checkpoint.tuning import tuned_backbone
 from hip_ext.checkpoint.upgrades import name_means
 from hip_ext.errors import BackboneError, CheckpointError, HipExtError
-from hip_ext.features import NodeFeatures
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.hub import HubOptions, repository_and_revision
-from hip_ext.inversion import inverted, mean_blocks
+from hip_ext.inversion import predicted_blocks
 from hip_ext.structures import Structures
 
 
@@ -110,7 +109,9 @@ class HessianModel(nn.Module):
             BackboneError: the backbone does not know an element.
         """
         structures = self.structures(atoms)
-        return self._blocks(self.backbone.features(self.backbone.prepare(structures)), structures)
+        return predicted_blocks(
+            self.head, self.backbone, self.backbone.features(self.backbone.prepare(structures)), structures
+        )
 
     def energy_forces_hessian(self, atoms: Atoms | Sequence[Atoms] | Structures, *, stress: bool = False) -> Prediction:
         """Energy and forces of the backbone and the Hessian, from one pass of it where its features have parity.
@@ -122,7 +123,7 @@ class HessianModel(nn.Module):
         structures = self.structures(atoms)
         found = self.backbone.evaluate(structures, stress=stress)
         with torch.no_grad():
-            blocks = self._blocks(found.features, structures)
+            blocks = predicted_blocks(self.head, self.backbone, found.features, structures)
         return Prediction(found.energy, found.forces, found.stress, blocks)
 
     def save_pretrained(self, folder: str | Path, *, whole_backbone: bool = False, license: str | None = None) -> None:
@@ -189,14 +190,6 @@ class HessianModel(nn.Module):
                 message=commit_message,
                 create_pr=create_pr,
             )
-
-    def _blocks(self, features: NodeFeatures, structures: Structures) -> HessianBlocks:
-        """What the head makes of the features; where these have no parity, averaged over the structures and −x."""
-        blocks = self.head(features, structures)
-        if features.parity == "o3":
-            return blocks
-        other = inverted(structures)
-        return mean_blocks(blocks, self.head(self.backbone.features(self.backbone.prepare(other)), other))
 
 
 def attach_head(

@@ -12,7 +12,7 @@ from hip_ext.backbones.base import Backbone
 from hip_ext.blocks import HessianBlocks
 from hip_ext.features import NodeFeatures
 from hip_ext.head import HessianHead
-from hip_ext.inversion import inverted, mean_blocks
+from hip_ext.inversion import predicted_blocks
 from hip_ext.structures import Structures
 from hip_ext.training.batches import Batch
 from hip_ext.training.losses import energy_loss, entry_errors, entry_loss, force_loss, product_loss, subspace_loss
@@ -79,7 +79,7 @@ class Objective(nn.Module):
             assert features is not None
             node_features = features(batch.indices, structures)
         if weights.hessian.any:
-            found |= self.hessian_losses(self._blocks(node_features, structures), batch)
+            found |= self.hessian_losses(predicted_blocks(self.head, self.backbone, node_features, structures), batch)
         return found
 
     def hessian_losses(self, blocks: HessianBlocks, batch: Batch) -> dict[str, Tensor]:
@@ -138,14 +138,6 @@ class Objective(nn.Module):
                 return energy, None, features
             (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=wanted)
         return energy, -gradient, features
-
-    def _blocks(self, features: NodeFeatures, structures: Structures) -> HessianBlocks:
-        """As a model predicts them: averaged over the structures and −x where the features have no parity."""
-        blocks = self.head(features, structures)
-        if features.parity == "o3":
-            return blocks
-        other = inverted(structures)
-        return mean_blocks(blocks, self.head(self.backbone.features(self.backbone.prepare(other)), other))
 
     def _references_of(self, structures: Structures) -> Tensor:
         of_atom = self.references[structures.numbers]
