@@ -4,8 +4,8 @@
     python configs/mace-spice/build.py --out runs/MACE_SPICE.model --file MACE_SPICE.model   # fetched by other means
 
 The public file was written in 2022 by a MACE whose modules lacked some of today's buffers. Its weights go into a new
-model; the coupling constants, which were stored in single precision, are computed anew. The file is a pickle: it is
-opened only if it is the one that stands in MACE's history, by sha256.
+model, in single precision like itself; the coupling constants are computed anew. The file is a pickle: it is opened
+only if it is the one that stands in MACE's history, by sha256.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ARGUMENTS = {
 
 
 def modern(old: nn.Module) -> nn.Module:
-    """A ScaleShiftMACE of the installed mace-torch, in double precision, with the weights of an old one."""
+    """A ScaleShiftMACE of the installed mace-torch, with the weights of an old one; made in double precision."""
     modules, o3 = import_mace("mace.modules"), import_mace("e3nn.o3")
     kept = {
         name: value.double() if value.is_floating_point() else value
@@ -84,7 +84,7 @@ def main() -> None:
     if fingerprint(model) != FINGERPRINT:
         raise SystemExit(f"the model came out with fingerprint {fingerprint(model)[:12]}, expected {FINGERPRINT[:12]}")
     with atomic_path(arguments.out) as path:
-        torch.save(model, path)
+        torch.save(model.float(), path)
     print(f"{arguments.out}: {sum(value.numel() for value in model.parameters())} parameters, {FINGERPRINT[:12]}")
 
 
