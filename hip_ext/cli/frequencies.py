@@ -18,6 +18,7 @@ from hip_ext.cli.options import (
     MethodOption,
     ModelOption,
     OutOption,
+    RefineOption,
     TrustOption,
 )
 from hip_ext.cli.output import check_format, print_json, print_tables, table, write_results
@@ -38,6 +39,7 @@ def frequencies(
     model: ModelOption = DEFAULT_MODEL,
     trust_source: TrustOption = False,
     method: MethodOption = Method.direct,
+    refine: RefineOption = None,
     compare: CompareOption = None,
     threshold: ThresholdOption = 10.0,
     out: OutOption = None,
@@ -48,7 +50,7 @@ def frequencies(
     Translations and rotations are projected out. In JSON and in files an imaginary frequency is a negative number.
     """
     check_format(out)
-    made = make_all(file, model, trust_source, method, compare is not None)
+    made = make_all(file, model, trust_source, method, compare is not None, refine)
     found = []
     for index, one in enumerate(made):
         with named(file, index, len(made)):

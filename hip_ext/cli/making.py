@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hip_ext.model import HessianModel
+    from hip_ext.refinement import ErrorEstimate
 
 PATIENCE = 1.0
 """Seconds without a progress bar."""
@@ -37,6 +38,8 @@ class Made:
         largest_force: eV/Å, of the backbone.
         exact: the Hessian that it was compared with, eV/Å², [3N, 3N], or None.
         exact_seconds: time that this one took, or None.
+        products: exact products that a refined Hessian was made with.
+        estimate: of the error of the Hessian, or None.
     """
 
     atoms: Atoms
@@ -45,16 +48,31 @@ class Made:
     largest_force: float
     exact: NDArray[np.float64] | None = None
     exact_seconds: float | None = None
+    products: int = 0
+    estimate: ErrorEstimate | None = None
 
 
-def make_all(file: Path, model_name: str, trust_source: bool, method: Method, compare: bool) -> list[Made]:
+def make_all(
+    file: Path,
+    model_name: str,
+    trust_source: bool,
+    method: Method,
+    compare: bool,
+    refine: str | None = None,
+    estimate: int = 0,
+) -> list[Made]:
     """Reads a file and makes the Hessian of every frame.
+
+    `refine` is a number of exact products for each, or "lowest"; `estimate` one of products for an estimated error.
 
     Raises:
         HipExtError: the file, the model or a structure cannot be used; nothing is made then.
     """
     if compare and method is Method.autograd:
         raise ConfigError("--compare autograd needs a prediction to compare: leave out --method autograd")
+    if estimate and method is Method.autograd:
+        raise ConfigError("--estimate-error is about a prediction: leave out --method autograd")
+    limits = _limits(refine, method)
     frames = read_frames(file)
     with progress(len(frames), "Hessians") as advance:
         model = load_model(model_name, trust_source)
@@ -64,12 +82,20 @@ def make_all(file: Path, model_name: str, trust_source: bool, method: Method, co
         made = []
         for index, atoms in enumerate(frames):
             with named(file, index, len(frames)):
-                made.append(make(model, atoms, method, compare, warm=index == 0))
+                made.append(make(model, atoms, method, compare, limits, estimate, warm=index == 0))
             advance()
     return made
 
 
-def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm: bool = False) -> Made:
+def make(
+    model: HessianModel,
+    atoms: Atoms,
+    method: Method,
+    compare: bool,
+    limits: dict[str, int] | None = None,
+    estimate: int = 0,
+    warm: bool = False,
+) -> Made:
     """Makes one Hessian, and the exact one if it is to be compared.
 
     Args:
@@ -77,11 +103,14 @@ def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm:
         atoms: one structure.
         method: which Hessian.
         compare: whether to make the exact one as well.
+        limits: how far to refine a direct one, as `hip_ext.refinement.limits` says it; not at all by default.
+        estimate: exact products for an estimate of its error.
         warm: run once before the time is taken; the first pass of a process also pays for what torch loads late.
     """
     import numpy as np
 
     from hip_ext.reference import autograd_hessian
+    from hip_ext.refinement import estimate_error
 
     structures = model.structures(atoms)
     # Also finds what is wrong with a structure before anything is timed.
@@ -93,13 +122,22 @@ def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm:
     def exact() -> NDArray[np.float64]:
         return autograd_hessian(model.backbone, structures).cpu().numpy().astype(np.float64)
 
+    made = 0
+
+    def refined() -> NDArray[np.float64]:
+        nonlocal made
+        found = model.refined_hessian(atoms, **(limits or {}))
+        made = found.products
+        return found.hessian
+
     if warm and method is Method.direct:
         direct()
-    hessian, seconds = _timed(direct if method is Method.direct else exact)
+    predicted = refined if limits else direct
+    hessian, seconds = _timed(predicted if method is Method.direct else exact)
     largest = float(forces.norm(dim=1).max())
-    if not compare:
-        return Made(atoms, hessian, seconds, largest)
-    return Made(atoms, hessian, seconds, largest, *_timed(exact))
+    reference, reference_seconds = _timed(exact) if compare else (None, None)
+    judged = estimate_error(model, atoms, estimate, hessian=hessian) if estimate else None
+    return Made(atoms, hessian, seconds, largest, reference, reference_seconds, made, judged)
 
 
 @contextmanager
@@ -121,6 +159,18 @@ def progress(total: int | None, label: str) -> Iterator[Callable[[], None]]:
         timer.cancel()
         timer.join()
         bar.stop()
+
+
+def _limits(refine: str | None, method: Method) -> dict[str, int]:
+    if refine is None:
+        return {}
+    from hip_ext.refinement import limits
+
+    if method is not Method.direct:
+        raise ConfigError("--refine corrects a prediction: leave out --method autograd")
+    if refine != "lowest" and not refine.isdecimal():
+        raise ConfigError(f"--refine {refine}: expected a number of exact products, or lowest")
+    return limits("lowest" if refine == "lowest" else int(refine))
 
 
 def _timed(work: Callable[[], NDArray[np.float64]]) -> tuple[NDArray[np.float64], float]:

@@ -16,6 +16,7 @@ matrix 3N products. Used together, the prediction says along which v a product i
 
 from hip_ext.refinement.error import ErrorEstimate, estimate_error
 from hip_ext.refinement.refined import Refinement, refine, refine_matrix
+from hip_ext.refinement.request import Refine, limits
 from hip_ext.refinement.search import SOFT, TOLERANCE
 from hip_ext.refinement.update import with_products
 
@@ -23,8 +24,10 @@ __all__ = [
     "SOFT",
     "TOLERANCE",
     "ErrorEstimate",
+    "Refine",
     "Refinement",
     "estimate_error",
+    "limits",
     "refine",
     "refine_matrix",
     "with_products",

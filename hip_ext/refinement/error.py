@@ -22,6 +22,7 @@ from ase import Atoms
 from hip_ext.errors import ConfigError
 from hip_ext.reference import HessianProducts
 from hip_ext.refinement.update import Array
+from hip_ext.vibrations.eckart import checked_hessian
 
 if TYPE_CHECKING:
     from hip_ext.model import HessianModel
@@ -44,7 +45,9 @@ class ErrorEstimate:
     products: int
 
 
-def estimate_error(model: HessianModel, atoms: Atoms, products: int = 2, seed: int = 0) -> ErrorEstimate:
+def estimate_error(
+    model: HessianModel, atoms: Atoms, products: int = 2, seed: int = 0, *, hessian: Array | None = None
+) -> ErrorEstimate:
     """Estimates the error of a model's direct Hessian against its own backbone's exact one.
 
     Args:
@@ -52,17 +55,20 @@ def estimate_error(model: HessianModel, atoms: Atoms, products: int = 2, seed: i
         atoms: one structure.
         products: how many exact products; one to three are enough to tell good predictions from bad ones.
         seed: of the random directions.
+        hessian: the matrix to be judged where it is another one, e.g. a refined one, eV/Å², [3N, 3N].
 
     Raises:
         ConfigError: `products` is not a positive whole number.
+        DataError: `hessian` is no Hessian of this structure.
         StructureError: the structure cannot be used.
         BackboneError: the backbone does not know an element, or its energy cannot be differentiated twice.
     """
     structures = model.structures(atoms)
     vectors = random_signs(len(atoms), products, seed)
-    predicted = model.hessian(structures).dense().double().cpu().numpy()
+    if hessian is None:
+        hessian = model.hessian(structures).dense().double().cpu().numpy()
     exact = HessianProducts(model.backbone, structures)(torch.as_tensor(vectors))
-    return error_from_products(predicted, vectors, exact.double().cpu().numpy())
+    return error_from_products(checked_hessian(hessian, len(atoms)), vectors, exact.double().cpu().numpy())
 
 
 def random_signs(atoms: int, products: int, seed: int = 0) -> Array:

@@ -71,7 +71,7 @@ def refine(
     tolerance: float = TOLERANCE,
     block: int = 1,
 ) -> Refinement:
-    """Predicts the Hessian of a structure and corrects it with exact products, by differentiating the backbone's energy.
+    """Predicts the Hessian of a structure and corrects it with exact products, by automatic differentiation.
 
     A product costs one backward pass, and the first one an energy and its gradient besides. They are exact in the
     backbone's dtype.
@@ -142,6 +142,7 @@ def refine_matrix(
         motions = space.basis @ reduced
         displacements = (motions / space.root[:, None]).T.reshape(-1, len(atoms), 3)
         images = multiply(displacements).reshape(len(displacements), len(space.root)).T / space.root[:, None]
+        images = space.consistent(motions, images)
         asked.append(motions)
         found.append(images)
         return np.asarray(space.basis.T @ images)

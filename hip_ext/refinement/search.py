@@ -12,11 +12,11 @@ linear system is solved, and none becomes singular when the shift meets an eigen
 almost all that is missing; with P a multiple of the identity t is the residual itself, and the method is Lanczos'.
 
 Two numbers enclose what is known. By the min–max theorem the i-th lowest Ritz value θ, an eigenvalue of VᵀAV, is never
-below the i-th eigenvalue λ of A; by interlacing λ′ ≤ θ. Their difference θ − λ′ is what the prediction, where no product
-has been made, still promises to gain: zero when the eigenpair is exact, and large when P has a soft mode in store that A
-may not have. It is the measure of convergence: it finds modes that the prediction has in the wrong order, since the next
-product always goes along the lowest direction that is not verified. Beside it stands the residual ‖Au − θu‖, which needs
-no prediction: some eigenvalue of A is within it of θ.
+below the i-th eigenvalue λ of A; by interlacing λ′ ≤ θ. Their difference θ − λ′ is what the prediction, where no
+product has been made, still promises to gain: zero when the eigenpair is exact, and large when P has a soft mode in
+store that A may not have. It is the measure of convergence: it finds modes that the prediction has in the wrong order,
+since the next product always goes along the lowest direction that is not verified. Beside it stands the residual
+‖Au − θu‖, which needs no prediction: some eigenvalue of A is within it of θ.
 
 What neither can see is a soft mode of A that P believes stiff and that has no part in V; no method that makes fewer
 than all products can.

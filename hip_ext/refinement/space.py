@@ -5,10 +5,10 @@ rotation r = a × x. Exactly, for any potential of a molecule with gradient g,
 
     H t = 0,    H (a × x) = a × g,
 
-so that AU is known as soon as the forces are. Modes are looked for in what is orthogonal to U: Eckart's conditions. In a
-periodic structure only the translations are rigid. Where atoms are fixed, the others move against them: modes are looked
-for among the displacements of the free atoms, and the rigid motions of the whole, no modes then, still have known
-products.
+so that AU is known as soon as the forces are. Modes are looked for in what is orthogonal to U: Eckart's conditions. In
+a periodic structure only the translations are rigid. Where atoms are fixed, the others move against them: modes are
+looked for among the displacements of the free atoms, and the rigid motions of the whole, no modes then, still have
+known products.
 """
 
 from __future__ import annotations
@@ -54,8 +54,14 @@ class MotionSpace:
         masses = checked_masses(atoms.get_masses())
         root = np.sqrt(np.repeat(masses, 3))
         rigid = rigid_modes(atoms.positions, masses, rotations=not atoms.pbc.any())
-        images = _rigid_images(atoms.positions, rigid / root[:, None], gradient) / root[:, None]
+        # The exact forces of a structure add up to zero, so that translations stay exact whatever the rounding.
+        balanced = gradient - gradient.mean(axis=0)
+        images = _rigid_images(atoms.positions, rigid / root[:, None], balanced) / root[:, None]
         return cls(root, rigid, images, _searched(atoms, rigid))
+
+    def consistent(self, motions: Array, products: Array) -> Array:
+        """Exact products AV without the rounding that contradicts the known AU: since A is symmetric, UᵀAV = (AU)ᵀV."""
+        return np.asarray(products - self.rigid @ (self.rigid.T @ products - self.rigid_products.T @ motions))
 
     def weighted(self, hessian: Array) -> Array:
         """M^(−½) H M^(−½) of a Hessian in eV/Å², [3N, 3N]."""
@@ -66,9 +72,13 @@ class MotionSpace:
         return np.asarray(weighted * np.outer(self.root, self.root))
 
 
+def fixed_atoms(atoms: Atoms) -> list[int]:
+    """The atoms that `FixAtoms` holds, in rising order."""
+    return sorted({int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.get_indices()})
+
+
 def _searched(atoms: Atoms, rigid: Array) -> Array:
-    fixed = [int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.get_indices()]
-    free = np.setdiff1d(np.arange(len(atoms)), np.array(fixed, dtype=np.int64))
+    free = np.setdiff1d(np.arange(len(atoms)), np.array(fixed_atoms(atoms), dtype=np.int64))
     if len(free) == len(atoms):
         return complement(rigid)
     if len(free) == 0:
