@@ -27,8 +27,11 @@ BOND = 30.0
 GAMMA = 1e-3
 """Relative residual at which Sella's iteration ends; its eigenvalue is then good to much better than 1e-3."""
 
+FINAL = 1e-6
+"""Relative error of an eigenvalue beyond which nobody counts products."""
+
 TINY = 1e-12
-"""Tolerance of searches that are to go on to the end."""
+"""A vector that is zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +139,14 @@ def _pairs(case: Case, directions: Array, products: Array) -> History:
     for made in range(1, directions.shape[1] + 1):
         values, mixing = np.linalg.eigh((inside + inside.T)[:made, :made] / 2)
         history.append((float(values[0]), float(abs(case.vector @ basis[:, :made] @ mixing[:, 0]))))
+        if abs(history[-1][0] - case.value) < FINAL * abs(case.value) and history[-1][1] > 1 - FINAL:
+            break
     return history
 
 
 def _search(case: Case, predicted: Array) -> History:
     size = len(case.exact)
-    found = lowest_modes(predicted, lambda v: case.exact @ v, products=size, modes=1, tolerance=TINY)
+    found = lowest_modes(predicted, lambda v: case.exact @ v, products=size, modes=1, tolerance=FINAL)
     return _pairs(case, found.directions, found.products)
 
 
@@ -161,7 +166,7 @@ def _lanczos(case: Case, start: Array) -> History:
     return _pairs(case, basis, images)
 
 
-def _lobpcg(case: Case, start: Array, precondition: Callable[[Array], Array], most: int = 400) -> History:
+def _lobpcg(case: Case, start: Array, precondition: Callable[[Array], Array], most: int = 250) -> History:
     vector = start / np.linalg.norm(start)
     image, step = case.exact @ vector, None
     value = float(vector @ image)

@@ -18,7 +18,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     for name, values in results["sets"].items():
         errors = values["curve"]["lowest eigenvalue, relative error"]
-        left.semilogy(range(len(errors)), errors, marker="o", markersize=3, label=TITLES.get(name, name))
+        left.semilogy(values["curve"]["products"], errors, marker="o", markersize=3, label=TITLES.get(name, name))
     left.axhline(results["relative"], color="grey", linewidth=0.8, linestyle="--")
     left.set(xlabel="exact products", ylabel="median relative error of the lowest eigenvalue", title="Refinement")
     left.legend(frameon=False)
