@@ -285,6 +285,10 @@ def test_fixed_atoms_stay_where_they_are(model):
     assert np.abs(found.hessian.reshape(18, 6, 3).sum(1)).max() <= 1e-10 * np.abs(exact).max()
     full = refine(model, atoms, 9)
     assert_allclose(analyse(atoms, full.hessian).eigenvalues, truth.eigenvalues, rtol=1e-9, atol=1e-9)
+    atoms.set_constraint(FixAtoms([4]))
+    full = refine(model, atoms, np.int64(15))
+    assert full.products == 15
+    assert_allclose(full.hessian, exact, rtol=0, atol=1e-8 * np.abs(exact).max())
     atoms.set_constraint(FixAtoms(range(6)))
     with pytest.raises(StructureError, match="all 6 atoms are fixed"):
         refine(model, atoms)

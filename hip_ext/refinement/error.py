@@ -13,6 +13,7 @@ smaller the more independent parts E has; `benchmarks/refinement.py` measures it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +78,7 @@ def random_signs(atoms: int, products: int, seed: int = 0) -> Array:
     Raises:
         ConfigError: `products` is not a positive whole number.
     """
-    if isinstance(products, bool) or not isinstance(products, int) or products < 1:
+    if isinstance(products, bool) or not isinstance(products, Integral) or products < 1:
         raise ConfigError(f"products is {products!r}, expected a whole number from 1")
     return np.random.default_rng(seed).choice([-1.0, 1.0], size=(products, atoms, 3))
 

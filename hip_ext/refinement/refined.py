@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,7 +135,7 @@ def refine_matrix(
     _check(products, modes, tolerance, block)
     space = MotionSpace.of(atoms, gradient)
     prediction = space.weighted(checked_hessian(predicted, len(atoms)))
-    prediction = with_products(prediction, space.rigid, space.rigid_products)
+    corrected = with_products(prediction, space.rigid, space.rigid_products)
     asked: list[Array] = []
     found: list[Array] = []
 
@@ -149,7 +150,7 @@ def refine_matrix(
 
     size = space.basis.shape[1]
     search = lowest_modes(
-        space.basis.T @ prediction @ space.basis,
+        space.basis.T @ corrected @ space.basis,
         weighted_products,
         products=size if products is None else products,
         modes=1 if products is None and modes is None else modes,
@@ -157,9 +158,8 @@ def refine_matrix(
         block=block,
     )
     if asked:
-        known = np.hstack((space.rigid, *asked)), np.hstack((space.rigid_products, *found))
-        prediction = with_products(prediction, *known)
-    return _result(space, prediction, search, tolerance, modes)
+        corrected = with_products(prediction, *space.with_rigid(np.hstack(asked), np.hstack(found)))
+    return _result(space, corrected, search, tolerance, modes)
 
 
 def _result(space: MotionSpace, matrix: Array, search: Search, tolerance: float, modes: int | None) -> Refinement:
@@ -181,7 +181,7 @@ def _result(space: MotionSpace, matrix: Array, search: Search, tolerance: float,
 
 def _check(products: int | None, modes: int | None, tolerance: float, block: int) -> None:
     for name, value, least in (("products", products, 0), ("modes", modes, 1), ("block", block, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
             raise ConfigError(f"{name} is {value!r}, expected a whole number from {least}")
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise ConfigError(f"tolerance is {tolerance}, expected a positive number such as {TOLERANCE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal
 
 from hip_ext.errors import ConfigError
@@ -17,6 +18,6 @@ def limits(refine: Refine) -> dict[str, int]:
     """
     if refine == "lowest":
         return {"modes": 1}
-    if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
+    if isinstance(refine, bool) or not isinstance(refine, Integral) or refine < 0:
         raise ConfigError(f'refine is {refine!r}, expected a number of exact products, or "lowest"')
-    return {"products": refine} if refine else {}
+    return {"products": int(refine)} if refine else {}

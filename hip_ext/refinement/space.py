@@ -23,6 +23,9 @@ from hip_ext.errors import StructureError
 from hip_ext.refinement.update import Array
 from hip_ext.vibrations.eckart import checked_masses, complement, rigid_modes
 
+INDEPENDENT = 1e-3
+"""A unit vector with less than this outside of others is taken for one of theirs: its rest would be mostly rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class MotionSpace:
@@ -62,6 +65,17 @@ class MotionSpace:
     def consistent(self, motions: Array, products: Array) -> Array:
         """Exact products AV without the rounding that contradicts the known AU: since A is symmetric, UᵀAV = (AU)ᵀV."""
         return np.asarray(products - self.rigid @ (self.rigid.T @ products - self.rigid_products.T @ motions))
+
+    def with_rigid(self, motions: Array, products: Array) -> tuple[Array, Array]:
+        """Orthonormal motions and their products, joined by what the rigid motions add to them.
+
+        Where a molecule is free that is all six; where atoms are fixed, some may be made of the given motions already.
+        """
+        inside = motions.T @ self.rigid
+        left, strength, right = np.linalg.svd(self.rigid - motions @ inside, full_matrices=False)
+        kept = strength > INDEPENDENT
+        images = (self.rigid_products - products @ inside) @ right[kept].T / strength[kept]
+        return np.hstack((motions, left[:, kept])), np.hstack((products, images))
 
     def weighted(self, hessian: Array) -> Array:
         """M^(−½) H M^(−½) of a Hessian in eV/Å², [3N, 3N]."""
