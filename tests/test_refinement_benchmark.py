@@ -80,5 +80,6 @@ def test_committed_results_reach_what_is_claimed():
             assert pair[other]["times the products"] >= 3, (name, other)
         for products in ("1", "2", "3"):
             assert values["estimate"][products]["rank correlation with true rms"]["value"] >= 0.8, (name, products)
-    for row in results["real"]:
-        assert row["products"] == row["products from the stored matrix"] and row["relative error"] <= 3e-3
+    assert all(row["products"] == row["products from the stored matrix"] for row in results["real"])
+    exact = [row["relative error"] <= 1e-3 for row in results["real"]]
+    assert len(exact) == 13 and sum(exact) >= 12  # docs/refinement.md says which kind is missed
