@@ -3,11 +3,13 @@
     atoms.calc = HessianCalculator(from_pretrained("hip-so3lr-organic"))
     atoms.get_potential_energy()           # eV, from the framework's own calculator
     atoms.calc.get_hessian(atoms)          # (3N, 3N) float64, eV/Å²
+    atoms.calc.get_hessian(atoms, refine=5)  # corrected by five exact products along its lowest modes
     atoms.calc.get_vibrations(atoms)       # frequencies, modes, thermochemistry
 
 What it costs in passes of the backbone, once for a structure however often it is asked: energy and forces one forward
 and one backward pass, in either order; stress one more where the framework's calculator gives it on request alone; a
-direct Hessian one forward pass without gradients; an autograd Hessian 3N backward passes; a finite-difference one 6N
+direct Hessian one forward pass without gradients; a refined one besides that an energy, its gradient and one backward
+pass a product; an autograd Hessian 3N backward passes; a finite-difference one 6N
 times the forces. The direct Hessian does not take its features from the pass that gave the forces, since only the
 framework's own calculator, left alone, gives its own numbers to the last bit. `HessianModel.energy_forces_hessian`
 gives all three from one pass, with energy and forces equal up to rounding.
@@ -33,6 +35,9 @@ from hip_ext.suggest import did_you_mean
 from hip_ext.sum_rules import with_rigid_body_rule
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from hip_ext.refinement import Refine
     from hip_ext.vibrations import Vibrations
 
 Method = Literal["direct", "autograd", "finite_difference"]
@@ -67,7 +72,7 @@ class HessianCalculator(Calculator):
         self.model = model
         self.rigid_body = rigid_body
         self._own: Calculator | None = None
-        self._hessians: dict[str, NDArray[np.float64]] = {}
+        self._hessians: dict[Hashable, NDArray[np.float64]] = {}
 
     @property
     def implemented_properties(self) -> list[str]:  # type: ignore[override]
@@ -95,7 +100,9 @@ class HessianCalculator(Calculator):
         self._check(current)
         self.results = self._own_results(current, list(properties or ("energy", "forces")))
 
-    def get_hessian(self, atoms: Atoms | None = None, method: Method = "direct") -> NDArray[np.float64]:
+    def get_hessian(
+        self, atoms: Atoms | None = None, method: Method = "direct", *, refine: Refine = 0
+    ) -> NDArray[np.float64]:
         """Second derivatives of the energy, the full matrix whatever the constraints.
 
         Args:
@@ -103,12 +110,16 @@ class HessianCalculator(Calculator):
             method: "direct" is the head's prediction; "autograd" differentiates the backbone's energy and is exact in
                 the backbone's dtype; "finite_difference" takes central differences of its forces (step 0.005 Å), which
                 in float32 are good to some 1e-2 eV/Å² only.
+            refine: exact Hessian-vector products with which the direct Hessian is corrected, lowest modes first (see
+                `hip_ext.refinement`); "lowest" makes as many as the lowest mode needs to be exact to 1e-3. The matrix
+                then obeys the rotation rule too. `hip_ext.refinement.refine` also says how far it can be trusted.
 
         Returns:
             [3N, 3N], eV/Å², symmetric, float64 (rounded to the model's dtype for the first two methods); a copy.
 
         Raises:
-            ConfigError: there is no such method.
+            ConfigError: there is no such method, or it is exact already and cannot be refined; or `refine` is neither a
+                number nor "lowest".
             StructureError: the structure cannot be used, or none was given and none is known.
             BackboneError: the backbone does not know an element, or cannot be differentiated twice.
         """
@@ -117,13 +128,17 @@ class HessianCalculator(Calculator):
             hint = did_you_mean(str(method), known)
             raise ConfigError(f"there is no Hessian method {method!r}{hint}; known are {', '.join(known)}")
         current = self._current(atoms)
+        if refine != 0:
+            return self._refined_hessian(current if atoms is None else atoms, method, refine)
         if method not in self._hessians:
             matrix = self._compute_hessian(current, method)
             # Where a pair of atoms has several images, both halves are sums in different orders.
             self._hessians[method] = (matrix + matrix.T) / 2
         return self._hessians[method].copy()
 
-    def get_vibrations(self, atoms: Atoms | None = None, method: Method = "direct") -> Vibrations:
+    def get_vibrations(
+        self, atoms: Atoms | None = None, method: Method = "direct", *, refine: Refine = 0
+    ) -> Vibrations:
         """Harmonic vibrations; atoms fixed by `FixAtoms` stay where they are.
 
         Besides the Hessian this takes the forces, for `Vibrations.force_residual`: how far the structure is from a
@@ -132,6 +147,7 @@ class HessianCalculator(Calculator):
         Args:
             atoms: the structure with its masses and constraints; by default the one of the last calculation.
             method: as in `get_hessian`.
+            refine: as in `get_hessian`.
 
         Raises:
             ConfigError, BackboneError: as `get_hessian`.
@@ -139,7 +155,7 @@ class HessianCalculator(Calculator):
         """
         from hip_ext.vibrations import analyse
 
-        hessian = self.get_hessian(atoms, method)
+        hessian = self.get_hessian(atoms, method, refine=refine)
         given = self._current(atoms) if atoms is None else atoms
         return analyse(given, hessian, forces=self.get_forces(given))
 
@@ -188,6 +204,19 @@ class HessianCalculator(Calculator):
                 positions = torch.as_tensor(atoms.positions, dtype=torch.float64)
                 matrix = with_rigid_body_rule(matrix.double().cpu(), positions, pulls)
         return matrix.detach().cpu().numpy().astype(np.float64)
+
+    def _refined_hessian(self, atoms: Atoms, method: Method, refine: Refine) -> NDArray[np.float64]:
+        from hip_ext.refinement import limits
+        from hip_ext.refinement.space import fixed_atoms
+
+        wanted = limits(refine)
+        if method != "direct":
+            raise ConfigError(f"only a direct Hessian can be refined, {method!r} is exact already: leave out refine")
+        # Which modes are lowest depends on masses and fixed atoms too, which are no change of the structure for ASE.
+        key = (refine, atoms.get_masses().tobytes(), tuple(fixed_atoms(atoms)))
+        if key not in self._hessians:
+            self._hessians[key] = self.model.refined_hessian(atoms, **wanted).hessian
+        return self._hessians[key].copy()
 
     def _own_calculator(self) -> Calculator:
         if self._own is None:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ase import Atoms
@@ -31,6 +31,9 @@ from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.hub import HubOptions, repository_and_revision
 from hip_ext.inversion import predicted_blocks
 from hip_ext.structures import Structures
+
+if TYPE_CHECKING:
+    from hip_ext.refinement import Refinement
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,21 @@ class HessianModel(nn.Module):
         return predicted_blocks(
             self.head, self.backbone, self.backbone.features(self.backbone.prepare(structures)), structures
         )
+
+    def refined_hessian(self, atoms: Atoms, products: int | None = None, **options: Any) -> Refinement:
+        """The Hessian of one structure, corrected by exact products along its lowest modes.
+
+        Args:
+            atoms: one structure.
+            products: how many; by default as many as the lowest mode needs.
+            options: `modes`, `tolerance` and `block` of `hip_ext.refinement.refine`.
+
+        Raises:
+            ConfigError, StructureError, BackboneError: as `hip_ext.refinement.refine`.
+        """
+        from hip_ext.refinement import refine
+
+        return refine(self, atoms, products, **options)
 
     def energy_forces_hessian(self, atoms: Atoms | Sequence[Atoms] | Structures, *, stress: bool = False) -> Prediction:
         """Energy and forces of the backbone and the Hessian, from one pass of it where its features have parity.

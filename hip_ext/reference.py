@@ -126,16 +126,42 @@ def hessian_vector_product(backbone: Backbone, structures: Structures, vectors: 
         StructureError: the vectors do not fit the atoms.
         BackboneError: as in `autograd_hessian`.
     """
-    n = structures.num_atoms
-    if vectors.ndim not in (2, 3) or vectors.shape[-2:] != (n, 3):
-        raise StructureError(f"vectors have shape {list(vectors.shape)}, expected [{n}, 3] or [K, {n}, 3]")
-    gradient = _gradient(backbone, structures)
-    many = vectors.detach().to(gradient.value).reshape(-1, n, 3)
+    return HessianProducts(backbone, structures)(vectors)
 
-    def given(start: int, stop: int) -> Tensor:
-        return many[start:stop]
 
-    return _products(gradient, given, len(many), "auto", None).reshape(vectors.shape)
+class HessianProducts:
+    """H·v for one vector after another, where each is chosen by what the last ones gave.
+
+    The gradient is made once, with its graph, which stays in memory as long as this object: K products cost K + 1
+    backward passes, in however many calls.
+
+    Args:
+        backbone: as in `autograd_hessian`.
+        structures: a batch with N atoms in all.
+
+    Raises:
+        StructureError, BackboneError: as in `autograd_hessian`.
+    """
+
+    def __init__(self, backbone: Backbone, structures: Structures) -> None:
+        self._gradient = _gradient(backbone, structures)
+
+    @property
+    def gradient(self) -> Tensor:
+        """∂E/∂x, eV/Å, [N, 3]."""
+        return self._gradient.value.detach()
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """See `hessian_vector_product`."""
+        n = len(self._gradient.value)
+        if vectors.ndim not in (2, 3) or vectors.shape[-2:] != (n, 3):
+            raise StructureError(f"vectors have shape {list(vectors.shape)}, expected [{n}, 3] or [K, {n}, 3]")
+        many = vectors.detach().to(self._gradient.value).reshape(-1, n, 3)
+
+        def given(start: int, stop: int) -> Tensor:
+            return many[start:stop]
+
+        return _products(self._gradient, given, len(many), "auto", None).reshape(vectors.shape)
 
 
 class FiniteDifferenceHessian(NamedTuple):

@@ -18,6 +18,7 @@ from hip_ext.cli.options import (
     MethodOption,
     ModelOption,
     OutOption,
+    RefineOption,
     TrustOption,
 )
 from hip_ext.cli.output import check_format, print_json, print_tables, write_results
@@ -35,6 +36,7 @@ def frequencies(
     model: ModelOption = DEFAULT_MODEL,
     trust_source: TrustOption = False,
     method: MethodOption = Method.direct,
+    refine: RefineOption = None,
     compare: CompareOption = None,
     verify: options.VerifyOption = options.Verify.mark,
     hessian: options.HessianFileOption = None,
@@ -95,7 +97,7 @@ def frequencies(
         def use(model: HessianModel, made: Made) -> Frame:
             return examine(model, made, method.value, request)
 
-        found = make_each(file, model, trust_source, method, compare is not None, use)
+        found = make_each(file, model, trust_source, method, compare is not None, use, refine)
     if all(frame.refused for frame in found):
         raise StructureError(f"{file}: no thermochemistry: {found[0].refused}")
     written = _write(found, gaussian_log, molden, modes, out)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hip_ext.model import HessianModel
+    from hip_ext.refinement import ErrorEstimate
 
 Used = TypeVar("Used")
 
@@ -40,6 +41,8 @@ class Made:
         forces: eV/Å, of the backbone, [N, 3].
         exact: the Hessian that it was compared with, eV/Å², [3N, 3N], or None.
         exact_seconds: time that this one took, or None.
+        products: exact products that a refined Hessian was made with.
+        estimate: of the error of the Hessian, or None.
     """
 
     atoms: Atoms
@@ -49,6 +52,8 @@ class Made:
     forces: NDArray[np.float64]
     exact: NDArray[np.float64] | None = None
     exact_seconds: float | None = None
+    products: int = 0
+    estimate: ErrorEstimate | None = None
 
     @property
     def largest_force(self) -> float:
@@ -56,13 +61,21 @@ class Made:
         return float((self.forces**2).sum(axis=1).max() ** 0.5)
 
 
-def make_all(file: Path, model_name: str, trust_source: bool, method: Method, compare: bool) -> list[Made]:
-    """Reads a file and makes the Hessian of every frame.
+def make_all(
+    file: Path,
+    model_name: str,
+    trust_source: bool,
+    method: Method,
+    compare: bool,
+    refine: str | None = None,
+    estimate: int = 0,
+) -> list[Made]:
+    """Reads a file and makes the Hessian of every frame; see `make_each`.
 
     Raises:
         HipExtError: the file, the model or a structure cannot be used; nothing is made then.
     """
-    return make_each(file, model_name, trust_source, method, compare, lambda model, made: made)
+    return make_each(file, model_name, trust_source, method, compare, lambda model, made: made, refine, estimate)
 
 
 def make_each(
@@ -72,14 +85,21 @@ def make_each(
     method: Method,
     compare: bool,
     use: Callable[[HessianModel, Made], Used],
+    refine: str | None = None,
+    estimate: int = 0,
 ) -> list[Used]:
     """Reads a file, makes the Hessian of every frame, and hands it on, with the model, to `use`.
+
+    `refine` is a number of exact products for each, or "lowest"; `estimate` one of products for an estimated error.
 
     Raises:
         HipExtError: the file, the model or a structure cannot be used, or `use` refuses it.
     """
     if compare and method is Method.autograd:
         raise ConfigError("--compare autograd needs a prediction to compare: leave out --method autograd")
+    if estimate and method is Method.autograd:
+        raise ConfigError("--estimate-error is about a prediction: leave out --method autograd")
+    limits = _limits(refine, method)
     frames = read_frames(file)
     with progress(len(frames), "Hessians") as advance:
         model = load_model(model_name, trust_source)
@@ -89,12 +109,20 @@ def make_each(
         made = []
         for index, atoms in enumerate(frames):
             with named(file, index, len(frames)):
-                made.append(use(model, make(model, atoms, method, compare, warm=index == 0)))
+                made.append(use(model, make(model, atoms, method, compare, limits, estimate, warm=index == 0)))
             advance()
     return made
 
 
-def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm: bool = False) -> Made:
+def make(
+    model: HessianModel,
+    atoms: Atoms,
+    method: Method,
+    compare: bool,
+    limits: dict[str, int] | None = None,
+    estimate: int = 0,
+    warm: bool = False,
+) -> Made:
     """Makes one Hessian, and the exact one if it is to be compared.
 
     Args:
@@ -102,11 +130,14 @@ def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm:
         atoms: one structure.
         method: which Hessian.
         compare: whether to make the exact one as well.
+        limits: how far to refine a direct one, as `hip_ext.refinement.limits` says it; not at all by default.
+        estimate: exact products for an estimate of its error.
         warm: run once before the time is taken; the first pass of a process also pays for what torch loads late.
     """
     import numpy as np
 
     from hip_ext.reference import autograd_hessian
+    from hip_ext.refinement import estimate_error
 
     structures = model.structures(atoms)
     # Also finds what is wrong with a structure before anything is timed.
@@ -119,12 +150,21 @@ def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm:
     def exact() -> NDArray[np.float64]:
         return autograd_hessian(model.backbone, structures).cpu().numpy().astype(np.float64)
 
+    made = 0
+
+    def refined() -> NDArray[np.float64]:
+        nonlocal made
+        found = model.refined_hessian(atoms, **(limits or {}))
+        made = found.products
+        return found.hessian
+
     if warm and method is Method.direct:
         direct()
-    hessian, seconds = _timed(direct if method is Method.direct else exact)
-    if not compare:
-        return Made(atoms, hessian, seconds, energy, forces)
-    return Made(atoms, hessian, seconds, energy, forces, *_timed(exact))
+    predicted = refined if limits else direct
+    hessian, seconds = _timed(predicted if method is Method.direct else exact)
+    reference, reference_seconds = _timed(exact) if compare else (None, None)
+    judged = estimate_error(model, atoms, estimate, hessian=hessian) if estimate else None
+    return Made(atoms, hessian, seconds, energy, forces, reference, reference_seconds, made, judged)
 
 
 @contextmanager
@@ -146,6 +186,18 @@ def progress(total: int | None, label: str) -> Iterator[Callable[[], None]]:
         timer.cancel()
         timer.join()
         bar.stop()
+
+
+def _limits(refine: str | None, method: Method) -> dict[str, int]:
+    if refine is None:
+        return {}
+    from hip_ext.refinement import limits
+
+    if method is not Method.direct:
+        raise ConfigError("--refine corrects a prediction: leave out --method autograd")
+    if refine != "lowest" and not refine.isdecimal():
+        raise ConfigError(f"--refine {refine}: expected a number of exact products, or lowest")
+    return limits("lowest" if refine == "lowest" else int(refine))
 
 
 def _timed(work: Callable[[], NDArray[np.float64]]) -> tuple[NDArray[np.float64], float]:

@@ -41,6 +41,21 @@ TrustOption = Annotated[
 MethodOption = Annotated[
     Method, typer.Option(help="direct: predicted by the head. autograd: exact, from the backbone's energy.")
 ]
+RefineOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K",
+        help="Correct the prediction with K exact products along its lowest modes, or with as many as the lowest "
+        "mode needs: lowest.",
+        show_default=False,
+    ),
+]
+EstimateOption = Annotated[
+    int,
+    typer.Option(
+        metavar="P", min=0, help="Estimate the error of the whole matrix from P exact products; 1 to 3 are enough."
+    ),
+]
 CompareOption = Annotated[
     Reference | None, typer.Option(help="Also make the exact Hessian, and print errors and both times.")
 ]

@@ -66,14 +66,26 @@ def draw_probes(atoms: Atoms, count: int, kind: ProbeKind | str, rng: np.random.
 def soft_modes(atoms: Atoms, count: int) -> Array:
     """The softest vibrations of an elastic network, in mass-weighted coordinates, as displacements of norm 1.
 
-    Every pair at distance d is a spring of stiffness exp(3 − 3d/r) along it, r the sum of covalent radii, as in
-    Hinsen's network (doi:10.1002/(SICI)1097-0134(19981115)33:3<417::AID-PROT10>3.0.CO;2-8) but by radii: no chemistry,
-    but the shape of a molecule, which is most of what its soft modes depend on.
-
     Returns:
         [p, N, 3], softest first; p is `count` or the number of vibrations.
     """
     n, masses = len(atoms), atoms.get_masses()
+    root = np.sqrt(np.repeat(masses, 3))
+    weighted = elastic_network(atoms) / np.outer(root, root)
+    vibrations = complement(rigid_modes(atoms.positions, masses, rotations=not atoms.pbc.any()))
+    _, modes = np.linalg.eigh(vibrations.T @ weighted @ vibrations)
+    found = (vibrations @ modes[:, :count]) / root[:, None]
+    return (found / np.linalg.norm(found, axis=0)).T.reshape(-1, n, 3)
+
+
+def elastic_network(atoms: Atoms) -> Array:
+    """The Hessian of springs between near atoms, in units of the stiffness of a bond, [3N, 3N].
+
+    Every pair at distance d is a spring of stiffness exp(3 − 3d/r) along it, r the sum of covalent radii, as in
+    Hinsen's network (doi:10.1002/(SICI)1097-0134(19981115)33:3<417::AID-PROT10>3.0.CO;2-8) but by radii: no chemistry,
+    but the shape of a molecule, which is most of what its soft modes depend on.
+    """
+    n = len(atoms)
     centre, neighbour, vector, distance = neighbor_list("ijDd", atoms, REACH * covalent_radii[atoms.numbers])
     ratio = distance / covalent_radii[atoms.numbers[np.stack((centre, neighbour))]].sum(axis=0)
     unit = vector / distance[:, None]
@@ -81,12 +93,7 @@ def soft_modes(atoms: Atoms, count: int) -> Array:
     hessian = np.zeros((n, n, 3, 3))
     np.add.at(hessian, (centre, neighbour), -block)
     np.add.at(hessian, (centre, centre), block)
-    root = np.sqrt(np.repeat(masses, 3))
-    weighted = hessian.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n) / np.outer(root, root)
-    vibrations = complement(rigid_modes(atoms.positions, masses, rotations=not atoms.pbc.any()))
-    _, modes = np.linalg.eigh(vibrations.T @ weighted @ vibrations)
-    found = (vibrations @ modes[:, :count]) / root[:, None]
-    return (found / np.linalg.norm(found, axis=0)).T.reshape(-1, n, 3)
+    return np.asarray(hessian.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n))
 
 
 def twist_directions(atoms: Atoms) -> Array:
