@@ -24,6 +24,7 @@ from hip_ext.cli.label import label
 from hip_ext.cli.mace_train import mace_train
 from hip_ext.cli.models import models
 from hip_ext.cli.phonons import phonons
+from hip_ext.cli.relax import relax
 from hip_ext.cli.train import train
 from hip_ext.errors import HipExtError
 
@@ -49,6 +50,7 @@ app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False,
 app.command()(hessian)
 app.command()(frequencies)
 app.command()(phonons)
+app.command()(relax)
 app.command()(distill)
 app.command()(train)
 app.command()(label)
