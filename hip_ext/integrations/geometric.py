@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -43,8 +43,8 @@ class HessianEngine(EngineASE):
         atoms: the molecule, with its charge and spin in `info`; it is not changed.
         calculator: an ASE calculator, e.g. a `HessianCalculator`.
         hessian_function: gives the Hessian in eV/Å²; by default the calculator's `get_hessian`.
-        every_step: leave a Hessian at every step, for `hessian="each"` and for saddle searches, which ask for a new one
-            when a step fails; otherwise at the first geometry alone.
+        leave: where to leave a Hessian: "never", at the "first" geometry, or at "each", also for saddle searches, which
+            ask for a new one when a step fails.
 
     Raises:
         ConfigError: the calculator has no `get_hessian` and no function was given.
@@ -56,7 +56,7 @@ class HessianEngine(EngineASE):
         atoms: Atoms,
         calculator: Any,
         hessian_function: HessianFunction | None = None,
-        every_step: bool = False,
+        leave: Literal["never", "first", "each"] = "first",
     ) -> None:
         if atoms.pbc.any():
             raise StructureError("geomeTRIC knows molecules alone, found a periodic structure: use ASE's optimisers")
@@ -68,8 +68,8 @@ class HessianEngine(EngineASE):
         super().__init__(molecule, calculator)
         self.units = AtomicUnits(calculator, hessian_function)
         self.ase_atoms.info |= atoms.info
-        self.every_step = every_step
-        self.hessians = 0
+        self.leave = leave
+        self._left = 0
 
     def calc(
         self, coords: NDArray[np.float64], dirname: str, read_data: bool = False, copydir: str | None = None
@@ -77,7 +77,7 @@ class HessianEngine(EngineASE):
         """Energy (Hartree) and gradient (Hartree/Bohr, [3N]) at `coords` (Bohr, [3N])."""
         result: dict[str, Any] = super().calc(coords, dirname, read_data=read_data, copydir=copydir)
         # Displacements of a Hessian by differences come with the folder of the step that they belong to.
-        if copydir is None and (self.every_step or self.hessians == 0):
+        if copydir is None and (self.leave == "each" or (self.leave == "first" and self._left == 0)):
             self._leave_hessian(coords, Path(dirname) / "hessian")
         return result
 
@@ -91,7 +91,7 @@ class HessianEngine(EngineASE):
         ]
         (folder / "coords.xyz").write_text("\n".join([str(len(rows)), "", *rows, ""]), encoding="utf-8")
         np.savetxt(folder / "hessian.txt", matrix)
-        self.hessians += 1
+        self._left += 1
 
 
 def optimise(
@@ -124,7 +124,8 @@ def optimise(
     """
     if hessian not in KINDS:
         raise ConfigError(f"hessian is one of {', '.join(KINDS)}, found {hessian!r}")
-    engine = HessianEngine(atoms, calculator, hessian_function, every_step=hessian == "each" or transition)
+    leave: Literal["never", "first", "each"] = "first" if hessian.startswith("first") else "never"
+    engine = HessianEngine(atoms, calculator, hessian_function, "each" if hessian == "each" or transition else leave)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     with tempfile.TemporaryDirectory() as scratch:
