@@ -18,6 +18,7 @@ from hip_ext.cli.data import data
 from hip_ext.cli.demo import demo
 from hip_ext.cli.distill import distill
 from hip_ext.cli.evaluate import evaluate
+from hip_ext.cli.external import external
 from hip_ext.cli.frequencies import frequencies
 from hip_ext.cli.hessian import hessian
 from hip_ext.cli.label import label
@@ -56,6 +57,7 @@ app.command()(train)
 app.command()(label)
 app.command()(evaluate)
 app.add_typer(data, name="data")
+app.add_typer(external, name="external")
 app.add_typer(checkpoint, name="checkpoint")
 app.add_typer(models, name="models")
 app.command()(backbones)
