@@ -55,7 +55,7 @@ class Axes:
         low, high = (factor * value for value in self.y)
         place = self.right + 6 if right else self.left - 6
         shown = []
-        for value in ticks(low, high, 5):
+        for value in ticks(low, high, 6):
             y = self.up(value / factor)
             if not right:
                 shown.append(tag("line", x1=self.left, x2=self.right, y1=y, y2=y, class_="grid"))

@@ -41,7 +41,7 @@ def profile(place: str, part: EnergyProfile, scene: int | None) -> Markup:
     said = "; arrow keys go from point to point, Enter plays and stops" if scene is not None else _aloud(part, energies)
     drawn = drawing(
         axes.y_axis("ΔE, eV"), axes.y_axis("kcal/mol", KCAL, right=True),
-        axes.x_axis(part.coordinate_label if curve else "", marks=curve),
+        axes.x_axis(part.coordinate_label) if curve else "",
         _line(axes, along, energies, curve), points,
         aria_label=f"{part.title}{said}", class_="plot chooser" if scene is not None else "plot", **chooser,
     )  # fmt: skip

@@ -64,7 +64,7 @@ def _drawing(
         axes.path([(x, 0.0), (x, y)], "stick")
         for x, y in zip(frequencies[shown:][good[shown:]], heights[shown:][good[shown:]], strict=True)
     ]
-    label = "infrared intensity, km/mol" if strengths is not None else ""
+    label = "infrared, km/mol" if strengths is not None else ""
     upright = axes.y_axis(label) if strengths is not None else ""
     zero = axes.upright(0.0, "axis") if low < 0 else ""
     items = tag("g", options, role="presentation")

@@ -63,7 +63,7 @@ class Viewer {
   project(at) {
     const { scene, turn: t, canvas } = this, [w, h] = [canvas.width, canvas.height];
     const [a, b, c] = scene.extent, far = 5 * Math.hypot(a, b, c) + 5;
-    this.scale = this.zoom * Math.min(w / (2 * a + 3), h / (2 * b + 3));
+    this.scale = this.zoom * Math.min(w / (2 * a + 2), h / (2 * b + 2));
     const points = new Array(at.length / 3);
     for (let i = 0; i < points.length; i++) {
       const [x, y, z] = [0, 1, 2].map((k) => at[3 * i + k] - scene.centre[k]);
