@@ -76,6 +76,8 @@ def modes_scene(part: Modes) -> Scene:
     """The modes of a structure, as many of the lowest as a report holds."""
     frequencies = numbers(part.frequencies_cm, part.title, (None,))
     moves = numbers(part.displacements, part.title, (len(frequencies), len(part.atoms), 3))
+    if not len(moves):
+        return frames_scene(Structure3D(part.atoms, part.title))
     moves = moves[: max(1, MOST_DISPLACEMENTS // (3 * len(part.atoms)))]
     largest = np.sqrt((moves**2).sum(axis=2)).max(axis=1, initial=0.0)
     units = np.divide(moves, largest[:, None, None], out=np.zeros_like(moves), where=largest[:, None, None] > 0)
@@ -136,7 +138,8 @@ def _scene(
 def _orientation(points: Array) -> tuple[Array, Array, Array]:
     """Principal axes as rows, the longest first; the middle; and half the extent along each axis."""
     middle = points.mean(axis=0)
-    _, _, axes = np.linalg.svd(points - middle, full_matrices=True)
+    _, vectors = np.linalg.eigh((points - middle).T @ (points - middle))
+    axes = vectors.T[::-1].copy()
     for row in axes[:2]:  # the same side up for the same structure, whatever the sign that the algebra gave
         row *= np.sign(row[np.abs(row).argmax()]) or 1.0
     axes[2] = np.cross(axes[0], axes[1])
