@@ -72,7 +72,9 @@ def bands() -> Bands:
 
 def texts() -> list[Part]:
     return [
-        Flags([("forces", True, "0.003 eV/Å"), ("index", False, "2 imaginary modes"), ("exact", None, "not asked for")]),
+        Flags(
+            [("forces", True, "0.003 eV/Å"), ("index", False, "2 imaginary modes"), ("exact", None, "not asked for")]
+        ),
         Table("Thermochemistry", ["T, K", "G, eV"], [["298.15", "−0.512"], ["500.00", "−1.204"]]),
         Provenance({"model": "hip-so3lr-organic", "version": "0.1.0"}),
         Note("A note."),

@@ -44,7 +44,9 @@ def heat_map(place: str, part: HessianMap) -> Markup:
         preserveAspectRatio="none", class_="pixels",
     )  # fmt: skip
     names = _names(part, groups)
-    cross = tag("rect", x=-SIDE, y=-SIDE, width=round(size, 3), height=round(size, 3), class_="cross", aria_hidden="true")
+    cross = tag(
+        "rect", x=-SIDE, y=-SIDE, width=round(size, 3), height=round(size, 3), class_="cross", aria_hidden="true"
+    )
     lines = _grid(len(groups), size) if len(groups) <= MOST_ENTRIES else []
     said = f"{part.title}: {n} atoms; arrow keys go from block to block"
     drawn = tag(
