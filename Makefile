@@ -78,11 +78,11 @@ clean:
 
 # A stamp says that a step is done; it is older than pyproject.toml when the dependencies may have changed.
 $(VENV)/.installed: pyproject.toml $(VENV)/.torch
-	$(BIN)/python -m pip install -e '.[so3lr,mace,train]'
+	$(BIN)/python -m pip install -e '.[so3lr,mace,train,thermo]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
-	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,phonons,docs,dev]'
+	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,phonons,thermo,docs,dev]'
 	touch $@
 
 $(FAIRCHEM)/.installed-dev: pyproject.toml $(FAIRCHEM)/.torch

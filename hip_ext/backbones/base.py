@@ -105,6 +105,17 @@ class Backbone(nn.Module, ABC):
     def energy(self, inputs: dict[str, Tensor]) -> Tensor:
         """Total energies in eV, [B], differentiable with respect to `inputs["positions"]`."""
 
+    def dipole(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Electric dipole moments in e·Å, [B, 3], differentiable with respect to `inputs["positions"]`.
+
+        An adapter whose model has charges or dipoles overrides this; it is asked of molecules only. The dipole of an
+        ion depends on the origin, which stays where it is, its derivative along a vibration does not.
+
+        Raises:
+            BackboneError: the model has neither charges nor dipoles.
+        """
+        raise BackboneError(f"the {self.kind} backbone has no dipole moment: there are no infrared intensities")
+
     @abstractmethod
     def features(self, inputs: dict[str, Tensor]) -> NodeFeatures:
         """Node features from one forward pass; differentiable unless gradients are switched off."""

@@ -132,6 +132,16 @@ class SO3LRBackbone(Backbone):
         with self.borrowed_model() as model:
             return model(self._with_long_range(inputs), compute_force=False)["energy"]
 
+    def dipole(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Σ q_i x_i of the model's partial charges, e·Å, [B, 3].
+
+        Raises:
+            BackboneError: the model has no electrostatics, and so no charges that mean anything.
+        """
+        with self.borrowed_model() as model:
+            dipole = model(self._with_long_range(inputs), compute_force=False).get("dipole")
+        return super().dipole(inputs) if dipole is None else dipole
+
     def features(self, inputs: dict[str, Tensor]) -> NodeFeatures:
         """Invariants, vectors and tensors of all layers, without the energy heads and the long-range graph."""
         # The representation asks for a long-range graph without reading it; empty, it costs nothing.

@@ -24,6 +24,7 @@ from hip_ext.vibrations.eckart import (
     mass_weighted,
     rigid_modes,
 )
+from hip_ext.vibrations.infrared import infrared_intensities
 from hip_ext.vibrations.modes import Geometry, Vibrations
 
 
@@ -35,6 +36,7 @@ def analyse(
     project: bool = True,
     indices: Sequence[int] | NDArray[np.int64] | None = None,
     forces: ArrayLike | None = None,
+    dipole_derivatives: ArrayLike | None = None,
 ) -> Vibrations:
     """Harmonic frequencies and modes.
 
@@ -47,13 +49,15 @@ def analyse(
         masses: amu, [N], for isotopes; by default those of `atoms`.
         project: False keeps the rigid motions among the modes.
         indices: the free atoms in rising order; constraints are then not looked at.
-        forces: eV/Å, [N, 3], from which `force_residual` is taken; nothing else depends on them.
+        forces: eV/Å, [N, 3], from which `force_residual` and `defects` are taken; nothing else depends on them.
+        dipole_derivatives: ∂μ/∂x in e, [3, N, 3], from which `intensities` are taken (see `hip_ext.dipoles`).
 
     Returns:
         3N − m modes with projection, else 3F.
 
     Raises:
-        DataError: the Hessian or the forces have the wrong shape or are not finite, or the Hessian is not symmetric.
+        DataError: the Hessian, the forces or the dipole derivatives have the wrong shape or are not finite, or the
+            Hessian is not symmetric.
         StructureError: the structure is empty or not finite, the masses or indices do not fit it, or a constraint
             other than `FixAtoms` is set.
     """
@@ -74,7 +78,8 @@ def analyse(
         geometry = None if atoms.pbc.any() else _geometry(n, rigid.shape[1])
     root = np.sqrt(np.repeat(weights[free], 3))[:, None]
     motions = rigid / root if len(free) == n else np.zeros((3 * len(free), 0))
-    residuals = np.linalg.norm(matrix @ (motions / np.linalg.norm(motions, axis=0)), axis=0)
+    motions = motions / np.linalg.norm(motions, axis=0)
+    images = matrix @ motions
 
     if project and rigid.shape[1]:
         basis = complement(rigid)
@@ -87,7 +92,18 @@ def analyse(
 
     used = atoms.copy()
     used.set_masses(weights)
-    return Vibrations(used, free, eigenvalues, modes, residuals, geometry, _largest_force(forces, free, n))
+    pulls = None if forces is None else _checked_forces(forces, n)
+    return Vibrations(
+        used,
+        free,
+        eigenvalues,
+        modes,
+        np.linalg.norm(images, axis=0),
+        geometry,
+        force_residual=None if pulls is None else float(np.linalg.norm(pulls[free], axis=1).max()),
+        defects=None if pulls is None else np.linalg.norm(images - _explained(motions, used, pulls), axis=0),
+        intensities=None if dipole_derivatives is None else infrared_intensities(modes, dipole_derivatives),
+    )
 
 
 def _free_atoms(atoms: Atoms) -> NDArray[np.int64]:
@@ -130,13 +146,22 @@ def _geometry(n: int, rigid: int) -> Geometry:
     return "linear" if rigid == 5 else "nonlinear"
 
 
-def _largest_force(forces: ArrayLike | None, free: NDArray[np.int64], n: int) -> float | None:
-    if forces is None:
-        return None
+def _checked_forces(forces: ArrayLike, n: int) -> Array:
     vectors = as_numbers(forces, "forces", DataError)
     if vectors.shape != (n, 3) or not np.isfinite(vectors).all():
         raise DataError(f"the forces must be {n} × 3 finite numbers in eV/Å, found shape {vectors.shape}")
-    return float(np.linalg.norm(vectors[free], axis=1).max())
+    return vectors
+
+
+def _explained(motions: Array, atoms: Atoms, forces: Array) -> Array:
+    """What an exact Hessian makes of rigid motions [3N, m]: the gradient turns along, H (w × r) = w × g."""
+    images = np.zeros_like(motions)
+    arms = atoms.positions - atoms.get_center_of_mass()
+    turns = np.cross(np.eye(3)[None], arms[:, None]).transpose(0, 2, 1).reshape(-1, 3)
+    for k in range(3, motions.shape[1]):
+        axis = np.linalg.lstsq(turns, motions[:, k], rcond=1e-6)[0]
+        images[:, k] = np.cross(axis, -forces).ravel()
+    return images
 
 
 def _extent(atoms: Atoms) -> str:

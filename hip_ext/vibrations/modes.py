@@ -7,7 +7,7 @@ counted in Å √(amu/eV), so that ħω = QUANTUM √λ in eV with QUANTUM = ħ 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from ase import Atoms, units
 from ase.vibrations import VibrationsData
 from numpy.typing import NDArray
 
-from hip_ext.errors import StructureError
+from hip_ext.errors import ConfigError, StructureError
 
 Array = NDArray[np.float64]
 Geometry = Literal["monatomic", "linear", "nonlinear"]
@@ -45,6 +45,9 @@ class Vibrations:
             exact Hessian, rotations where the forces vanish. Empty if an atom is fixed.
         geometry: shape of a free molecule, which decides how it turns; None for a periodic structure or fixed atoms.
         force_residual: largest force on a free atom in eV/Å, None if no forces were given.
+        defects: |H·u − W·g| in eV/Å² for the same motions, [m], with g the gradient and W the motion's rotation per
+            length: what an exact Hessian leaves at any geometry is zero. None if no forces were given.
+        intensities: infrared absorption in km/mol, [M], None if no dipole derivatives were given.
     """
 
     atoms: Atoms
@@ -54,6 +57,8 @@ class Vibrations:
     residuals: Array
     geometry: Geometry | None
     force_residual: float | None = None
+    defects: Array | None = None
+    intensities: Array | None = None
 
     @property
     def masses(self) -> Array:
@@ -101,6 +106,16 @@ class Vibrations:
             raise StructureError("a single atom has no vibration, so there is no lowest mode: give at least two atoms")
         lowest: Array = self.modes[0]
         return lowest
+
+    def scaled(self, factor: float) -> Vibrations:
+        """The same modes with all wavenumbers times `factor`; modes, residuals and intensities stay.
+
+        Raises:
+            ConfigError: the factor is not a positive number.
+        """
+        if not 0 < factor < np.inf:
+            raise ConfigError(f"a scaling factor of frequencies must be a positive number, found {factor}")
+        return replace(self, eigenvalues=self.eigenvalues * factor**2)
 
     def to_vibrations_data(self) -> VibrationsData:
         """The same modes as an ASE object, which animates them, writes them and makes densities of states.
