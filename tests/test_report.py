@@ -14,12 +14,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import report_cases as cases
 from ase import Atoms
 from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import report_cases as cases
 from hip_ext import atomic
 from hip_ext.errors import ConfigError, DataError, StructureError
 from hip_ext.report import (
@@ -92,7 +92,8 @@ def test_page_is_whole_and_tells_everything(tmp_path):
     html = (tmp_path / "all.html").read_text(encoding="utf-8")
     found = Elements(html)
     for said in (
-        "Everything", "512.3i", "3700.0", "✗ failed", "2 imaginary modes", "reactant", "saddle, 0.800 eV (18.4 kcal/mol)",
+        "Everything", "512.3i", "3700.0", "✗ failed", "2 imaginary modes", "reactant",
+        "saddle, 0.800 eV (18.4 kcal/mol)",
         "Thermochemistry", "−1.204", "hip-so3lr-organic", "A note.", "C1", "H9", "Γ", "X|K",
     ):  # fmt: skip
         assert said in found.text, said

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import report_cases as cases
-from browser import browser, visit  # noqa: F401 - fixtures
+
 from hip_ext.report import Modes, Note, Section, Structure3D, Table, write_report
 
 PIXELS = """canvas => {
@@ -76,7 +75,8 @@ def test_the_swing_is_along_the_mode(visit, tmp_path):
     write_report(tmp_path / "one.html", "One", [Modes(atoms, [100.0], [[[0, 0, 0], [1, 0, 0]]])])
     page = visit(tmp_path / "one.html")
     spans = """canvas => {
-      const {width: w, height: h} = canvas, data = canvas.getContext("2d").getImageData(0, 0, w, h).data, seen = new Set();
+      const {width: w, height: h} = canvas, seen = new Set();
+      const data = canvas.getContext("2d").getImageData(0, 0, w, h).data;
       for (let k = 0; k < w * h; k++) if (data[4 * k + 3] > 128) seen.add(k % w);
       return [Math.min(...seen), Math.max(...seen)];
     }"""
@@ -235,8 +235,9 @@ def test_the_page_is_as_wide_as_the_screen(visit, report, width):
     page = visit(report, viewport={"width": width, "height": 800}, reduced_motion="reduce")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     beside = page.locator("canvas, .plot, .map, .scroll, .controls button, input").evaluate_all(
-        """(all, width) => all.filter((one) => one.checkVisibility()).map((one) => [one, one.getBoundingClientRect()])
-             .filter(([, box]) => box.left < 0 || box.right > width + 0.5).map(([one]) => one.outerHTML.slice(0, 80))""",
+        """(all, width) => all.filter((one) => one.checkVisibility())
+             .filter((one) => one.getBoundingClientRect().left < 0 || one.getBoundingClientRect().right > width + 0.5)
+             .map((one) => one.outerHTML.slice(0, 80))""",
         width,
     )
     assert beside == []
@@ -291,7 +292,8 @@ CONTRAST = """() => {
     return "rgb(255, 255, 255)";
   };
   const low = [];
-  for (const one of document.querySelectorAll("h1, h2, h3, p, li, td, th, dt, dd, button, label, output, legend, text, .verdict")) {
+  const names = "h1, h2, h3, p, li, td, th, dt, dd, button, label, output, legend, text, .verdict";
+  for (const one of document.querySelectorAll(names)) {
     if (!one.textContent.trim() || one.closest(".unseen")) continue;
     const style = getComputedStyle(one), ink = light(one.tagName === "text" ? style.fill : style.color);
     const paper = light(behind(one)), contrast = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
@@ -341,7 +343,7 @@ def test_hostile_text_is_shown_and_does_nothing(visit, tmp_path):
     assert page.locator("img").count() == 0
 
 
-def test_the_policy_holds_back_whatever_got_in(browser, report):  # noqa: F811
+def test_the_policy_holds_back_whatever_got_in(browser, report):
     """A script, a style, a picture and a request that are put into the page by force, beside a server that counts."""
     hits = []
 
