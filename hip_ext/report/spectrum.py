@@ -70,7 +70,7 @@ def _drawing(
     items = tag("g", options, role="presentation")
     return drawing(
         upright, axes.x_axis("wavenumber, cm⁻¹" + ("; imaginary ones below 0" if low < 0 else "")), zero,
-        axes.path([(x, y) for x, y in zip(grid.tolist(), curve.tolist(), strict=True)], "curve"), others, items,
+        axes.path([(x, y) for x, y in zip(grid.tolist(), curve.tolist(), strict=True)], "curve area"), others, items,
         tag("circle", r=4, cx=-20, cy=-20, class_="dot", aria_hidden="true"),
         role="listbox", tabindex=0, class_="plot chooser", data_scene=scene,
         aria_label=f"{title}: spectrum; arrow keys go from mode to mode, Enter plays and stops",
