@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hip_ext.cli.frequencies import energies, frequency_rows, vibrations, wavenumber
 from hip_ext.cli.inputs import load_model, read_frames, untaught
 from hip_ext.cli.making import make, progress
 from hip_ext.cli.options import DEFAULT_MODEL, JsonOption, Method, ModelOption
 from hip_ext.cli.output import print_json, print_tables, table
+from hip_ext.cli.vibrating import compared
+from hip_ext.cli.vibration_text import energies, frequency_rows, wavenumber
 from hip_ext.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _run(names: tuple[str, ...], model_name: str) -> list[dict[str, Any]]:
             made = make(model, atoms, Method.direct, compare=True, warm=True)
             seen = IN_TRAINING.get(name, "no") if model_name == DEFAULT_MODEL else None
             note = untaught(model, [atoms])
-            found.append({"name": name, "in_training": seen, "note": note} | vibrations(made, THRESHOLD))
+            found.append({"name": name, "in_training": seen, "note": note} | compared(made, THRESHOLD))
             advance()
     return found
 

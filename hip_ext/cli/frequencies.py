@@ -1,14 +1,14 @@
-"""`hip-ext frequencies`: harmonic vibrations of every structure in a file."""
+"""`hip-ext frequencies`: harmonic vibrations of every structure in a file, and what follows from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
-
-from hip_ext.cli.inputs import named
-from hip_ext.cli.making import Made, make_all
+from hip_ext.cli import vibration_options as options
+from hip_ext.cli.hessian_file import read_hessians
+from hip_ext.cli.inputs import named, read_frames
+from hip_ext.cli.making import make_each
 from hip_ext.cli.options import (
     DEFAULT_MODEL,
     CompareOption,
@@ -20,17 +20,14 @@ from hip_ext.cli.options import (
     OutOption,
     TrustOption,
 )
-from hip_ext.cli.output import check_format, print_json, print_tables, table, write_results
+from hip_ext.cli.output import check_format, print_json, print_tables, write_results
+from hip_ext.cli.vibrating import Frame, examine, examine_given
+from hip_ext.cli.vibration_text import frame_tables
+from hip_ext.errors import ConfigError, StructureError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-STATIONARY = 0.05
-"""eV/Å: beyond this largest force a reader is told that the frequencies are not those of a stationary point."""
-
-ThresholdOption = Annotated[
-    float, typer.Option(min=0.0, help="cm⁻¹ beyond which a negative eigenvalue counts as an imaginary mode.")
-]
+    from hip_ext.cli.making import Made
+    from hip_ext.model import HessianModel
 
 
 def frequencies(
@@ -39,108 +36,123 @@ def frequencies(
     trust_source: TrustOption = False,
     method: MethodOption = Method.direct,
     compare: CompareOption = None,
-    threshold: ThresholdOption = 10.0,
+    verify: options.VerifyOption = options.Verify.mark,
+    hessian: options.HessianFileOption = None,
+    threshold: options.ThresholdOption = 10.0,
+    isotopes: options.IsotopesOption = "",
+    scale: options.ScaleOption = 1.0,
+    free: options.FreeOption = None,
+    infrared: options.InfraredOption = False,
+    temperature: options.TemperatureOption = None,
+    pressure: options.PressureOption = None,
+    low_modes: options.LowModesOption = options.LowModes.harmonic,
+    cutoff: options.CutoffOption = 100.0,
+    invert: options.InvertOption = 0.0,
+    symmetry_number: options.SymmetryNumberOption = None,
+    multiplicity: options.MultiplicityOption = None,
+    gaussian_log: options.GaussianLogOption = None,
+    molden: options.MoldenOption = None,
+    modes: options.ModesOption = None,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Harmonic frequencies (cm⁻¹), zero-point energy and imaginary modes of every structure in a file.
+    """Harmonic frequencies (cm⁻¹), kind of stationary point, intensities and thermochemistry of every structure.
 
-    Translations and rotations are projected out. In JSON and in files an imaginary frequency is a negative number.
+    Translations and rotations are projected out. Every result is checked against the backbone: largest force, rigid
+    motions, and one exact Hessian-vector product along the lowest mode; what fails is marked. In JSON and in files an
+    imaginary frequency is a negative number.
     """
     check_format(out)
-    made = make_all(file, model, trust_source, method, compare is not None)
-    found = []
-    for index, one in enumerate(made):
-        with named(file, index, len(made)):
-            found.append(vibrations(one, threshold))
-    if out is not None:
-        kept = ("hessian", "frequencies", "zero_point_energy")
-        results = [{"hessian": one.hessian} | values for one, values in zip(made, found, strict=True)]
-        write_results(out, [one.atoms for one in made], [{name: result[name] for name in kept} for result in results])
-    if as_json:
-        print_json(found)
+    options.check_folder("--gaussian-log", gaussian_log)
+    options.check_folder("--molden", molden)
+    options.check_range("--scale", [scale])
+    options.check_range("--temperature", temperature or [])
+    options.check_range("--pressure", pressure or [])
+    options.check_range("--cutoff", [cutoff])
+    if compare is not None and verify is options.Verify.exact:
+        raise ConfigError("--compare shows the prediction, --verify exact replaces it: give one of them")
+    request = options.Request(
+        threshold=threshold,
+        exact=verify is options.Verify.exact,
+        isotopes=isotopes,
+        scale=scale,
+        free=None if free is None else options.indices(free),
+        infrared=infrared,
+        temperatures=temperature or [],
+        pressures=pressure or [options.ATMOSPHERE],
+        low_modes=low_modes,
+        cutoff=cutoff,
+        invert=invert,
+        symmetry_number=symmetry_number,
+        multiplicity=multiplicity,
+    )
+    if hessian is not None:
+        if compare is not None or infrared or verify is options.Verify.exact:
+            raise ConfigError("--hessian uses no model: --compare, --infrared and --verify exact need one")
+        found = _from_file(file, hessian, request)
     else:
-        tables = [item for index, one in enumerate(found) for item in _tables(one, f"{file}, frame {index}")]
-        print_tables(*tables, *([f"written to {out}"] if out is not None else []))
+
+        def use(model: HessianModel, made: Made) -> Frame:
+            return examine(model, made, method.value, request)
+
+        found = make_each(file, model, trust_source, method, compare is not None, use)
+    if all(frame.refused for frame in found):
+        raise StructureError(f"{file}: no thermochemistry: {found[0].refused}")
+    written = _write(found, gaussian_log, molden, modes, out)
+    if as_json:
+        print_json([frame.values for frame in found])
+    else:
+        tables = [item for k, frame in enumerate(found) for item in frame_tables(frame.values, f"{file}, frame {k}")]
+        print_tables(*tables, *(f"written to {path}" for path in written))
 
 
-def vibrations(made: Made, threshold: float) -> dict[str, Any]:
-    """What is said about the vibrations of a frame: cm⁻¹, eV, seconds; imaginary frequencies are negative.
-
-    Raises:
-        HipExtError: as `hip_ext.vibrations.analyse`.
-    """
-    import numpy as np
-
-    from hip_ext.vibrations import analyse
-
-    modes = analyse(made.atoms, made.hessian)
-    found: dict[str, Any] = {
-        "formula": made.atoms.get_chemical_formula(),
-        "atoms": len(made.atoms),
-        "frequencies": modes.frequencies,
-        "zero_point_energy": modes.zero_point_energy,
-        "imaginary_modes": int((modes.frequencies < -threshold).sum()),
-        "largest_force": made.largest_force,
-        "seconds": made.seconds,
-    }
-    if made.exact is not None and made.exact_seconds is not None:
-        exact = analyse(made.atoms, made.exact)
-        gaps = np.abs(modes.frequencies - exact.frequencies)
-        found |= {
-            "hessian_mae": float(np.abs(made.hessian - made.exact).mean()),
-            "frequency_mae": float(gaps.mean()) if len(gaps) else 0.0,
-            "exact_frequencies": exact.frequencies,
-            "exact_zero_point_energy": exact.zero_point_energy,
-            "exact_imaginary_modes": int((exact.frequencies < -threshold).sum()),
-            "exact_seconds": made.exact_seconds,
-            "speed_up": made.exact_seconds / made.seconds,
-        }
+def _from_file(file: Path, hessian: Path, request: options.Request) -> list[Frame]:
+    frames = read_frames(file)
+    found = []
+    for index, (atoms, matrix) in enumerate(zip(frames, read_hessians(hessian, len(frames)), strict=True)):
+        with named(file, index, len(frames)):
+            found.append(examine_given(atoms, matrix, request))
     return found
 
 
-def wavenumber(value: float) -> str:
-    """A frequency as text: 1234.5, or 123.4i for an imaginary one, which is given as a negative number."""
-    return f"{-value:.1f}i" if value < 0 else f"{value:.1f}"
+def _write(
+    found: list[Frame], gaussian_log: Path | None, molden: Path | None, modes: Path | None, out: Path | None
+) -> list[Path]:
+    """Writes what was asked for; with several frames each has files of its own, but for `out`."""
+    from hip_ext.atomic import write_text
+    from hip_ext.structures import total_charge, unpaired_electrons
+    from hip_ext.vibrations import mode_files
+    from hip_ext.vibrations.gaussian_log import gaussian_log as log_text
 
-
-def frequency_rows(one: dict[str, Any], modes: Iterable[int]) -> Table:
-    """A table of the modes with these indices: predicted, and exact and error where there is an exact one."""
-    compared = "exact_frequencies" in one
-    rows = table("mode", *(["predicted", "exact", "error"] if compared else ["cm⁻¹"]))
-    for mode in modes:
-        value = float(one["frequencies"][mode])
-        cells = [str(mode + 1), wavenumber(value)]
-        if compared:
-            exact = float(one["exact_frequencies"][mode])
-            cells += [wavenumber(exact), f"{value - exact:+.1f}"]
-        rows.add_row(*cells)
-    return rows
-
-
-def energies(one: dict[str, Any]) -> str:
-    """Zero-point energy, imaginary modes, time, and the same of the exact Hessian, as a line or two of text."""
-    lines = [_line("", one)]
-    if "exact_frequencies" in one:
-        exact = {name.removeprefix("exact_"): value for name, value in one.items() if name.startswith("exact_")}
-        lines[0] = _line("predicted: ", one)
-        lines += [_line("exact:     ", exact)]
-        lines += [
-            f"MAE of the Hessian {one['hessian_mae']:.4f} eV/Å², of the frequencies {one['frequency_mae']:.1f} cm⁻¹; "
-            f"speed-up {one['speed_up']:.1f}×"
-        ]
-    return "\n".join(lines)
-
-
-def _line(name: str, one: dict[str, Any]) -> str:
-    return (
-        f"{name}ZPE {one['zero_point_energy']:.4f} eV, imaginary modes {one['imaginary_modes']}, {one['seconds']:.3f} s"
-    )
-
-
-def _tables(one: dict[str, Any], place: str) -> list[Table | str]:
-    title = f"{place}: {one['formula']}, {one['atoms']} atoms; frequencies, cm⁻¹"
-    lines: list[Table | str] = [title, frequency_rows(one, range(len(one["frequencies"]))), energies(one)]
-    if one["largest_force"] > STATIONARY:
-        lines.append(f"note: the largest force is {one['largest_force']:.3f} eV/Å, this is not a stationary point")
-    return lines
+    written = []
+    for index, frame in enumerate(found):
+        atoms = frame.vibrations.atoms
+        path = options.output_path(gaussian_log, index, len(found))
+        if path is not None:
+            text = log_text(
+                frame.vibrations,
+                energy=frame.energy,
+                charge=round(total_charge(atoms)),
+                multiplicity=frame.values.get("multiplicity", round(unpaired_electrons(atoms)) + 1),
+                group=frame.group,
+                state=frame.state,
+            )
+            write_text(path, text)
+            written.append(path)
+        path = options.output_path(molden, index, len(found))
+        if path is not None:
+            write_text(path, mode_files.molden(frame.vibrations))
+            written.append(path)
+        path = options.output_path(modes, index, len(found))
+        if path is not None:
+            mode_files.write_modes(path, frame.vibrations)
+            written.append(path)
+    if out is not None:
+        kept = ("frequencies", "zero_point_energy")
+        records = [{"hessian": frame.hessian} | {name: frame.values[name] for name in kept} for frame in found]
+        for record, frame in zip(records, found, strict=True):
+            if frame.values["intensities"] is not None:
+                record["intensities"] = frame.values["intensities"]
+        write_results(out, [frame.vibrations.atoms for frame in found], records)
+        written.append(out)
+    return written

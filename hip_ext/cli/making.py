@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hip_ext.cli.inputs import load_model, named, read_frames, untaught
 from hip_ext.cli.options import Method
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hip_ext.model import HessianModel
+
+Used = TypeVar("Used")
 
 PATIENCE = 1.0
 """Seconds without a progress bar."""
@@ -34,7 +36,8 @@ class Made:
         atoms: N atoms.
         hessian: eV/Å², [3N, 3N].
         seconds: time that it took.
-        largest_force: eV/Å, of the backbone.
+        energy: eV, of the backbone.
+        forces: eV/Å, of the backbone, [N, 3].
         exact: the Hessian that it was compared with, eV/Å², [3N, 3N], or None.
         exact_seconds: time that this one took, or None.
     """
@@ -42,9 +45,15 @@ class Made:
     atoms: Atoms
     hessian: NDArray[np.float64]
     seconds: float
-    largest_force: float
+    energy: float
+    forces: NDArray[np.float64]
     exact: NDArray[np.float64] | None = None
     exact_seconds: float | None = None
+
+    @property
+    def largest_force(self) -> float:
+        """eV/Å, on any atom."""
+        return float((self.forces**2).sum(axis=1).max() ** 0.5)
 
 
 def make_all(file: Path, model_name: str, trust_source: bool, method: Method, compare: bool) -> list[Made]:
@@ -52,6 +61,22 @@ def make_all(file: Path, model_name: str, trust_source: bool, method: Method, co
 
     Raises:
         HipExtError: the file, the model or a structure cannot be used; nothing is made then.
+    """
+    return make_each(file, model_name, trust_source, method, compare, lambda model, made: made)
+
+
+def make_each(
+    file: Path,
+    model_name: str,
+    trust_source: bool,
+    method: Method,
+    compare: bool,
+    use: Callable[[HessianModel, Made], Used],
+) -> list[Used]:
+    """Reads a file, makes the Hessian of every frame, and hands it on, with the model, to `use`.
+
+    Raises:
+        HipExtError: the file, the model or a structure cannot be used, or `use` refuses it.
     """
     if compare and method is Method.autograd:
         raise ConfigError("--compare autograd needs a prediction to compare: leave out --method autograd")
@@ -64,7 +89,7 @@ def make_all(file: Path, model_name: str, trust_source: bool, method: Method, co
         made = []
         for index, atoms in enumerate(frames):
             with named(file, index, len(frames)):
-                made.append(make(model, atoms, method, compare, warm=index == 0))
+                made.append(use(model, make(model, atoms, method, compare, warm=index == 0)))
             advance()
     return made
 
@@ -85,7 +110,8 @@ def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm:
 
     structures = model.structures(atoms)
     # Also finds what is wrong with a structure before anything is timed.
-    forces = model.backbone.evaluate(structures).forces
+    found = model.backbone.evaluate(structures)
+    energy, forces = float(found.energy), found.forces.cpu().numpy().astype(np.float64)
 
     def direct() -> NDArray[np.float64]:
         return model.hessian(structures).dense().cpu().numpy().astype(np.float64)
@@ -96,10 +122,9 @@ def make(model: HessianModel, atoms: Atoms, method: Method, compare: bool, warm:
     if warm and method is Method.direct:
         direct()
     hessian, seconds = _timed(direct if method is Method.direct else exact)
-    largest = float(forces.norm(dim=1).max())
     if not compare:
-        return Made(atoms, hessian, seconds, largest)
-    return Made(atoms, hessian, seconds, largest, *_timed(exact))
+        return Made(atoms, hessian, seconds, energy, forces)
+    return Made(atoms, hessian, seconds, energy, forces, *_timed(exact))
 
 
 @contextmanager

@@ -157,8 +157,8 @@ def _path(atoms: Atoms, names: str | None, points: int) -> BandPath:
 
 
 def _tables(found: dict[str, Any], file: str) -> list[Any]:
-    from hip_ext.cli.frequencies import wavenumber
     from hip_ext.cli.output import table
+    from hip_ext.cli.vibration_text import wavenumber
 
     rows = table("point", *(str(band + 1) for band in range(min(3 * found["atoms"], 12))))
     for label, lines in found["special_points"].items():

@@ -1,17 +1,16 @@
 """Vibrations and thermochemistry in the layout of a Gaussian frequency job, for programs that read those.
 
-GoodVibes, cclib and ASE take the text for a log file of Gaussian, and viewers show its modes; the first line says what it
-is. Only what these programs read is printed, modes with more digits than Gaussian gives.
+GoodVibes, cclib and ASE take the text for a log file of Gaussian, and viewers show its modes; the first line says what
+it is. Only what these programs read is printed, modes with more digits than Gaussian gives.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from ase import units
 
 from hip_ext.errors import StructureError
+from hip_ext.vibrations.eckart import Array
 from hip_ext.vibrations.modes import Vibrations
 from hip_ext.vibrations.symmetry import PointGroup
 from hip_ext.vibrations.thermochemistry import ThermoState
@@ -153,5 +152,5 @@ def _rotor(vibrations: Vibrations) -> list[str]:
     ]
 
 
-def _columns(values: Sequence[float]) -> str:
+def _columns(values: Array) -> str:
     return "".join(f"{value:16.6f}" for value in values)

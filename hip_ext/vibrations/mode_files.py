@@ -10,6 +10,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms, units
+from ase.io.jsonio import encode
 
 from hip_ext.atomic import atomic_path, write_text
 from hip_ext.errors import DataError
@@ -90,8 +91,7 @@ def write_modes(folder: Path, vibrations: Vibrations) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
             write_text(path, text)
-        with atomic_path(data) as temporary, temporary.open("w", encoding="utf-8") as file:
-            vibrations.to_vibrations_data().write(file)
+        write_text(data, encode(vibrations.to_vibrations_data()))
         for mode, path in enumerate(trajectories):
             with atomic_path(path) as temporary:
                 ase.io.write(temporary, mode_frames(vibrations, mode), format="traj")
