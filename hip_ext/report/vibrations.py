@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from hip_ext.report.markup import number
 from hip_ext.report.parts import Flags, HessianMap, Modes, Part, Table
-from hip_ext.vibrations import Flag, ThermoState, Vibrations, stationary_point
+from hip_ext.vibrations import IMAGINARY_THRESHOLD, Flag, ThermoState, Vibrations, stationary_point
 
 
 def vibration_parts(
@@ -21,25 +22,28 @@ def vibration_parts(
     flags: Sequence[Flag] = (),
     states: Sequence[ThermoState] = (),
     title: str = "Vibrations",
+    threshold: float = IMAGINARY_THRESHOLD,
 ) -> list[Part]:
     """Checks, modes with their spectrum, what they add up to, and the map of the Hessian.
 
     Args:
         vibrations: of N atoms.
-        hessian: eV/Å², [3N, 3N]; None leaves the map out.
+        hessian: eV/Å², [3N, 3N], or that of the F free atoms, [3F, 3F]; None leaves the map out.
         flags: the checks that the result was put to.
         states: thermochemistry.
         title: of the modes, where a report has those of several structures.
+        threshold: cm⁻¹ beyond which a negative eigenvalue counts as an imaginary mode.
     """
     parts: list[Part] = []
     if flags:
         parts.append(Flags([flag_line(flag) for flag in flags]))
     parts.append(Modes(vibrations.atoms, vibrations.frequencies, vibrations.modes, vibrations.intensities, title))
-    parts.append(summary_table(vibrations))
+    parts.append(summary_table(vibrations, threshold))
     if states:
         parts.append(thermo_table(states))
     if hessian is not None:
-        parts.append(HessianMap(vibrations.atoms, hessian))
+        free = len(np.asarray(hessian)) == 3 * len(vibrations.indices)
+        parts.append(HessianMap(vibrations.atoms[vibrations.indices] if free else vibrations.atoms, hessian))
     return parts
 
 
@@ -48,9 +52,9 @@ def flag_line(flag: Flag) -> tuple[str, bool, str]:
     return flag.name, flag.ok, flag.text.removeprefix(f"{flag.name}: ")
 
 
-def summary_table(vibrations: Vibrations) -> Table:
-    """What kind of point it is, and its zero-point energy."""
-    point = stationary_point(vibrations)
+def summary_table(vibrations: Vibrations, threshold: float = IMAGINARY_THRESHOLD) -> Table:
+    """What kind of point it is, by a threshold in cm⁻¹, and its zero-point energy."""
+    point = stationary_point(vibrations, threshold=threshold)
     force = vibrations.force_residual
     rows = [
         ("kind of point", point.kind),
