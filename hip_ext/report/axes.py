@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hip_ext.report.markup import Markup, tag
 
 WIDTH, HEIGHT = 600, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 16, 52
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 52
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,8 @@ class Axes:
                 shown.append(tag("line", x1=self.left, x2=self.right, y1=y, y2=y, class_="grid"))
             anchor = "start" if right else "end"
             shown.append(tag("text", _tick(value), x=place, y=y, dy="0.35em", text_anchor=anchor, class_="tick"))
-        middle, side = (self.top + self.bottom) / 2, WIDTH - 6 if right else 13
-        turned = f"rotate(-90 {side} {middle})"
-        named = tag("text", label, x=side, y=middle, transform=turned, text_anchor="middle", class_="name")
+        side, anchor = (WIDTH - 2, "end") if right else (2, "start")
+        named = tag("text", label, x=side, y=15, text_anchor=anchor, class_="name")
         return tag("g", shown, named, aria_hidden="true")
 
     def upright(self, value: float, kind: str = "grid") -> Markup:

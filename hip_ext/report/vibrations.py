@@ -60,7 +60,7 @@ def summary_table(vibrations: Vibrations, threshold: float = IMAGINARY_THRESHOLD
         ("kind of point", point.kind),
         (f"imaginary modes beyond {point.threshold:g} cm⁻¹", str(point.order)),
         ("zero-point energy", f"{number(vibrations.zero_point_energy, 4)} eV"),
-        *([("largest force", f"{number(force, 4)} eV/Å")] if force is not None else []),
+        *([("largest force", f"{force:.2g} eV/Å")] if force is not None else []),
     ]
     return Table("Stationary point", ("quantity", "value"), rows)
 

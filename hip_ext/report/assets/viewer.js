@@ -85,8 +85,8 @@ class Viewer {
     pen.clearRect(0, 0, canvas.width, canvas.height);
     const at = this.now(), points = this.points = this.project(at);
     const depths = points.map((p) => p[2]);
-    this.back = Math.min(...depths);
-    this.depth = Math.max(Math.max(...depths) - this.back, 3);
+    this.front = Math.max(...depths);
+    this.depth = Math.max(this.front - Math.min(...depths), 3);
     const items = points.map((p, i) => [p[2], () => this.ball(p, i)]);
     for (const [i, j, weak] of this.bonds) items.push(...this.stick(at, points, i, j, weak));
     if (scene.cell) items.push(...this.box());
@@ -98,7 +98,7 @@ class Viewer {
   }
 
   fog(colour, depth) {
-    const share = 0.5 * (1 - Math.min(1, (depth - this.back) / this.depth)) ** 1.3;
+    const share = 0.5 * Math.max(0, Math.min(1, (this.front - depth) / this.depth)) ** 1.3;
     return mix(colour, this.paper, Math.round(share * 16) / 16);
   }
 
