@@ -31,3 +31,10 @@ class ConfigError(HipExtError, ValueError):
 
 class DataError(HipExtError, ValueError):
     """A label file or data set cannot be read, or does not fit what is asked of it."""
+
+
+def reason_of(error: Exception) -> str:
+    """One line on an exception of anybody: the message of ours, and the name and the first line of all others."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    kind = "" if isinstance(error, HipExtError) and reason else f"{type(error).__name__}: "
+    return f"{kind}{reason}"

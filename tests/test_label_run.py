@@ -22,9 +22,9 @@ from hip_ext.cli import app
 from hip_ext.data.record import HessianRecord
 from hip_ext.data.store import HessianStore
 from hip_ext.errors import ConfigError
-from hip_ext.labelling.pool import DIED
 from hip_ext.labelling.run import label_into
 from hip_ext.labelling.tasks import Tasks, Wanted
+from hip_ext.processes import DIED
 
 SPRINGS = """
 import sys

@@ -1,0 +1,1 @@
+"""Transition states: guesses, saddles, paths down from them, and rates."""
