@@ -301,7 +301,7 @@ def test_large_sets_of_modes_and_frames_are_cut_and_say_so():
     assert "can be animated" not in html
     big = Atoms(f"H{2 * n}", np.arange(6.0 * n).reshape(-1, 3))
     html = page("Large", [Modes(big, np.arange(6.0 * n), np.broadcast_to(np.float64(1), (6 * n, 2 * n, 3)))])
-    assert "The lowest 625 of 2400 modes can be animated" in Elements(html).text
+    assert "Only the first 625 of 2400 modes can be animated" in Elements(html).text
     assert len(html) < 8_000_000
     (scene,) = scenes(page("Long", [Structure3D([big] * 3000)]))
     assert scene["frames"] == 625 and scene["captions"][-1].endswith("frame 3000")
@@ -310,7 +310,8 @@ def test_large_sets_of_modes_and_frames_are_cut_and_say_so():
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda: Modes(molecule("H2O"), [1.0], np.ones((1, 2, 3))), DataError, "shape 1 × 3 × 3 expected"),
+        (lambda: Modes(molecule("H2O"), [1.0], np.ones((1, 2, 3))), DataError, "shape any × 3 × 3 expected"),
+        (lambda: Modes(molecule("H2O"), [1.0], np.ones((2, 3, 3))), DataError, "1 frequencies but displacements of 2"),
         (lambda: Modes(molecule("H2O"), [1.0], np.full((1, 3, 3), NAN)), DataError, "not all finite"),
         (lambda: Modes(molecule("H2O"), ["x"], np.ones((1, 3, 3))), DataError, "numbers expected"),
         (lambda: Modes(molecule("H2O"), [1.0], np.ones((1, 3, 3)), [1, 2]), DataError, "intensities"),

@@ -102,7 +102,7 @@ def _part(place: str, part: Part, scenes: list[Scene]) -> Markup:
             return Markup("")
         case Modes():
             scenes.append(modes_scene(part))
-            return spectrum(place, part, len(scenes) - 1, scenes[-1].count)
+            return spectrum(place, part, len(scenes) - 1, scenes[-1].count if scenes[-1].animated else 0)
         case EnergyProfile():
             if part.frames is not None:
                 scenes.append(profile_scene(part))

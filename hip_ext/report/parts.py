@@ -42,7 +42,7 @@ class Modes:
     Attributes:
         atoms: the structure.
         frequencies_cm: cm⁻¹, imaginary ones negative, [M]; one that is not finite is listed and not drawn.
-        displacements: Cartesian, of any length, [M, N, 3].
+        displacements: Cartesian, of any length, [K, N, 3]: of the first K ≤ M modes; only these can be animated.
         intensities: infrared, km/mol, [M]; None draws all lines equally high.
         title: what they are.
     """
@@ -56,7 +56,9 @@ class Modes:
     def __post_init__(self) -> None:
         (atoms,) = list_frames(self.atoms, self.title)
         count = len(numbers(self.frequencies_cm, f"{self.title}: frequencies", (None,)))
-        moves = numbers(self.displacements, f"{self.title}: displacements", (count, len(atoms), 3))
+        moves = numbers(self.displacements, f"{self.title}: displacements", (None, len(atoms), 3))
+        if len(moves) > count:
+            raise DataError(f"{self.title}: {count} frequencies but displacements of {len(moves)} modes")
         if not np.isfinite(moves).all():
             raise DataError(f"{self.title}: the displacements are not all finite")
         if self.intensities is not None:

@@ -75,7 +75,7 @@ def profile_scene(part: EnergyProfile) -> Scene:
 def modes_scene(part: Modes) -> Scene:
     """The modes of a structure, as many of the lowest as a report holds."""
     frequencies = numbers(part.frequencies_cm, part.title, (None,))
-    moves = numbers(part.displacements, part.title, (len(frequencies), len(part.atoms), 3))
+    moves = numbers(part.displacements, part.title, (None, len(part.atoms), 3))
     if not len(moves):
         return frames_scene(Structure3D(part.atoms, part.title))
     moves = moves[: max(1, MOST_DISPLACEMENTS // (3 * len(part.atoms)))]

@@ -29,7 +29,8 @@ def spectrum(place: str, part: Modes, scene: int, shown: int) -> Markup:
     drawn = _drawing(place, part.title, frequencies, strengths, scene, shown)
     words = [_summary(frequencies, strengths)]
     if shown < len(frequencies):
-        words.append(f" The lowest {shown} of {len(frequencies)} modes can be animated.")
+        first = "first" if shown == 1 else f"first {shown}"
+        words.append(f" Only the {first} of {len(frequencies)} modes can be animated.")
     listed = _list(part.title, frequencies, strengths, scene, shown)
     return part_of(part.title, drawn, tag("p", words, class_="hint"), listed, kind="modes")
 
