@@ -1,6 +1,7 @@
 """The commands under one roof, and what they have in common: errors, interruption, version.
 
-Exit codes: 0 fine; 2 wrong usage or input, with one line on stderr; 130 interrupted.
+Exit codes: 0 fine; 1 not everything that was asked for was found; 2 wrong usage or input, with one line on stderr;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from hip_ext.cli.distill import distill
 from hip_ext.cli.evaluate import evaluate
 from hip_ext.cli.frequencies import frequencies
 from hip_ext.cli.hessian import hessian
+from hip_ext.cli.irc import irc
 from hip_ext.cli.label import label
 from hip_ext.cli.mace_train import mace_train
 from hip_ext.cli.models import models
 from hip_ext.cli.phonons import phonons
 from hip_ext.cli.train import train
+from hip_ext.cli.ts import ts
 from hip_ext.errors import HipExtError
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -49,6 +52,8 @@ app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False,
 app.command()(hessian)
 app.command()(frequencies)
 app.command()(phonons)
+app.command()(ts)
+app.command()(irc)
 app.command()(distill)
 app.command()(train)
 app.command()(label)

@@ -38,22 +38,32 @@ def check_page(path: Path | None) -> None:
         check_report(path)
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section], made_by: Provenance) -> None:
+def write_page(
+    path: Path, title: str, sections: Sequence[Section], made_by: Provenance, lead: Sequence[Part] = ()
+) -> None:
     """Writes a report of several structures, or of the first of very many.
+
+    Args:
+        path: where to.
+        title: of the page.
+        sections: one for each structure.
+        made_by: at the end.
+        lead: before the sections.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     from hip_ext.report import Note, Section, write_report
 
-    shown: list[Part | Section] = list(sections[:MOST_STRUCTURES])
+    shown: list[Part | Section] = [*lead]
     if len(sections) > MOST_STRUCTURES:
-        shown.insert(0, Note(f"The first {MOST_STRUCTURES} of {len(sections)} structures are shown."))
+        shown.append(Note(f"The first {MOST_STRUCTURES} of {len(sections)} structures are shown."))
+    shown += sections[:MOST_STRUCTURES]
     if len(sections) > 1:
         made_by_section = Section("Provenance", [type(made_by)(made_by.values, title="")])
         write_report(path, title, [*shown, made_by_section])
     else:
-        write_report(path, title, [Section("", [*sections[0].parts, made_by])])
+        write_report(path, title, [*lead, Section("", [*sections[0].parts, made_by])])
 
 
 def name_of(frames: Sequence[Atoms], index: int) -> str:
@@ -62,11 +72,11 @@ def name_of(frames: Sequence[Atoms], index: int) -> str:
     return formula if len(frames) == 1 else f"{index}: {formula}"
 
 
-def provenance(file: Path, model: str, method: str = "direct", **more: object) -> Provenance:
+def provenance(structures: object, model: str, method: str = "direct", **more: object) -> Provenance:
     """What somebody needs to make a result again: the command, the model and the versions.
 
     Args:
-        file: that the structures came from.
+        structures: the file that they came from, or several.
         model: as it was named.
         method: of the Hessian.
         more: names and values that belong to one command.
@@ -79,7 +89,7 @@ def provenance(file: Path, model: str, method: str = "direct", **more: object) -
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "ase", "numpy"))
     return Provenance(
         {
-            "structures": file,
+            "structures": structures,
             "model": model,
             "Hessian": method,
             **more,

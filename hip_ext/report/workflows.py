@@ -98,15 +98,15 @@ def _path_labels(along: Sequence[float], values: Mapping[str, Value]) -> list[st
 
 
 def _barriers(values: Mapping[str, Value]) -> list[Part]:
-    """Levels by energy, with zero-point energy and by Gibbs energy as far as they are known, and the figures."""
+    """Levels by Gibbs energy, or with zero-point energy where there is no Gibbs energy; and all figures."""
     names = {"barrier": "energy", "barrier_zpe": "energy with zero point", "gibbs": "Gibbs energy"}
-    rows, parts = [], list[Part]()
+    rows, levels = [], list[EnergyProfile]()
     for key, name in names.items():
         forward, reverse = values.get(f"forward_{key}"), values.get(f"reverse_{key}")
         rows.append((name, _text(key, forward), _text(key, reverse)))
         if key != "barrier" and isinstance(forward, float) and isinstance(reverse, float):
             states = [str(values.get("reactant")), "saddle", str(values.get("product"))]
-            parts.append(EnergyProfile(states, None, [0.0, forward, forward - reverse], None, name.capitalize()))
+            levels.append(EnergyProfile(states, None, [0.0, forward, forward - reverse], None, name.capitalize()))
     kappa = values.get("wigner")
     for name, factor in (("rate, 1/s", 1.0), ("rate with tunnelling, 1/s", kappa)):
         rates = [values.get(f"{way}_rate") for way in ("forward", "reverse")]
@@ -115,7 +115,7 @@ def _barriers(values: Mapping[str, Value]) -> list[Part]:
         )
         rows.append((name, up, down))
     title = f"Barriers in eV, and rates at {values.get('temperature')} K"
-    return [*parts, Table(title, ("", "forward", "reverse"), rows)]
+    return [*levels[-1:], Table(title, ("", "forward", "reverse"), rows)]
 
 
 def _end_caption(kind: str, atoms: Atoms) -> str:
