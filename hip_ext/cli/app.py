@@ -26,6 +26,7 @@ from hip_ext.cli.label import label
 from hip_ext.cli.mace_train import mace_train
 from hip_ext.cli.models import models
 from hip_ext.cli.phonons import phonons
+from hip_ext.cli.relax import relax
 from hip_ext.cli.train import train
 from hip_ext.cli.ts import ts
 from hip_ext.errors import HipExtError
@@ -54,6 +55,7 @@ app.command()(frequencies)
 app.command()(phonons)
 app.command()(ts)
 app.command()(irc)
+app.command()(relax)
 app.command()(distill)
 app.command()(train)
 app.command()(label)

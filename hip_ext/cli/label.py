@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hip_ext.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hip_ext.labelling.run import Progress
-
-EVERY = 60.0
-"""Seconds between two lines of progress where stderr is no terminal."""
 
 
 def label(
@@ -66,6 +56,7 @@ def label(
     from functools import partial
 
     from hip_ext.cli.output import print_json
+    from hip_ext.cli.running import reporting, stopped_by_sigterm
     from hip_ext.data.store import HessianStore
     from hip_ext.labelling.run import label_into
     from hip_ext.labelling.sources import Options, open_labeller
@@ -76,7 +67,7 @@ def label(
     make = partial(open_labeller, source, options)
     make()
     command = shlex.join(["hip-ext", *sys.argv[1:]])
-    with HessianStore(out, "a") as store, _stopped_by_sigterm(), _reporting() as report:
+    with HessianStore(out, "a") as store, stopped_by_sigterm(), reporting() as report:
         counts = label_into(store, tasks, make, workers, retry_failed, command, report)
         failures = store.failures()
     if as_json:
@@ -111,44 +102,3 @@ def _pairs(texts: list[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise ConfigError(f"--backbone-option {text}: the value is not YAML") from None
     return pairs
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _reporting() -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal, elsewhere a line a minute, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bars(*columns, TextColumn("{task.description}"), console=console) as bars:
-            bar = bars.add_task("", total=None)
-            yield lambda now: bars.update(bar, total=now.total, completed=now.done, description=_counts(now))
-        return
-    started = last = time.monotonic()
-
-    def line(now: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last > EVERY:
-            last = time.monotonic()
-            rate = (now.labelled + now.failed) / (last - started)
-            left = f", {(now.total - now.done) / rate / 3600:.1f} h left" if rate else ""
-            typer.echo(f"{now.done} of {now.total}: {_counts(now)}{left}", err=True)
-
-    yield line
-
-
-def _counts(now: Progress) -> str:
-    return f"{now.labelled} labelled, {now.failed} failed, {now.skipped} skipped"

@@ -45,6 +45,9 @@ class Progress:
         """How many structures are over with."""
         return self.labelled + self.failed + self.skipped
 
+    def __str__(self) -> str:
+        return f"{self.labelled} labelled, {self.failed} failed, {self.skipped} skipped"
+
 
 def label_into(
     store: HessianStore,
