@@ -15,6 +15,7 @@ NEEDS = {
     "add_a_head_to_your_mace": ("mace",),
     "distil": ("so3krates_torch", "rdkit", "lmdb", "lightning", "matplotlib"),
     "frequencies": ("so3krates_torch",),
+    "transition_state": ("so3krates_torch", "sella", "geodesic_interpolate"),
     "phonons": ("so3krates_torch", "matplotlib"),
 }
 """Packages that a notebook imports beyond those of hip_ext itself."""

@@ -40,6 +40,6 @@ def report(
     else:
         columns, section, several = workflows.RELAXATION_COLUMNS, workflows.relaxation_section, "Relaxations"
     sections = [section(outcome) for outcome in outcomes]
-    title = several if len(outcomes) > 1 else f"{several[:-1]} of {outcomes[0].name}"
+    title = several if len(outcomes) > 1 else f"{several[:-1]}: {outcomes[0].name}"
     lead = [workflows.overview(outcomes, columns)] if len(outcomes) > 1 else []
     write_page(path, title, sections, provenance(", ".join(map(str, structures)), model, method), lead)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hip_ext.report.axes import WIDTH, Axes, drawing, padded
+from hip_ext.report.axes import BOTTOM, HEIGHT, WIDTH, Axes, drawing, padded
 from hip_ext.report.markup import Markup, tag
 from hip_ext.report.parts import Array, EnergyProfile, numbers
 from hip_ext.report.scenes import KCAL, energy_text, relative
@@ -30,7 +30,7 @@ def profile(place: str, part: EnergyProfile, scene: int | None) -> Markup:
     along = numbers(part.coordinate, part.title, energies.shape) if curve else np.arange(len(energies), dtype=float)
     low, high = padded(float(energies[good].min()), float(energies[good].max()), 0.14)
     ends = padded(float(along.min()), float(along.max()), 0.04) if curve else (-0.6, len(energies) - 0.4)
-    axes = Axes(ends, (low, high), right=WIDTH - 64)
+    axes = Axes(ends, (low, high), right=WIDTH - 64, bottom=HEIGHT - (BOTTOM if curve else 12))
     points = [
         _point(f"{place}e{k}", axes, part, k, float(along[k]), float(energies[k]))
         for k in np.flatnonzero(good).tolist()

@@ -15,6 +15,14 @@ from hip_ext.report.parts import EnergyProfile, Flags, Modes, Note, Part, Sectio
 from hip_ext.workflows.outcome import Outcome, Value
 
 RELAXATION_COLUMNS = {"formula": "formula", "steps": "steps", "energy": "energy, eV", "largest_force": "force, eV/Å"}
+UNITS = {
+    "energy": "eV",
+    "start_energy": "eV",
+    "largest_force": "eV/Å",
+    "imaginary_wavenumber": "cm⁻¹",
+    "lowest_frequency": "cm⁻¹",
+    "temperature": "K",
+}
 REACTION_COLUMNS = {
     "imaginary_wavenumber": "imaginary mode, cm⁻¹",
     "forward_barrier": "ΔE‡, eV",
@@ -124,11 +132,11 @@ def _end_caption(kind: str, atoms: Atoms) -> str:
 
 def _figures(values: Mapping[str, Value], without: tuple[str, ...] = ()) -> list[Part]:
     rows = [
-        (name.replace("_", " "), _text(name, value))
+        (name.replace("_", " "), _text(name, value), UNITS.get(name, ""))
         for name, value in values.items()
         if not name.startswith(without or ("\0",)) and value not in (None, "")
     ]
-    return [Table("Figures", ("quantity", "value"), rows)] if rows else [Note("There are no figures.")]
+    return [Table("Figures", ("quantity", "value", "unit"), rows)] if rows else [Note("There are no figures.")]
 
 
 def _text(name: str, value: Value) -> str:
@@ -139,5 +147,7 @@ def _text(name: str, value: Value) -> str:
     if isinstance(value, float):
         if name.endswith(("wavenumber", "frequency")):
             return wavenumber(value)
-        return number(value, 4) if 1e-3 < abs(value) < 1e6 else f"{value:.3g}".replace("-", "−")
+        if 1e-3 < abs(value) < 1e6:
+            return number(value, 4).rstrip("0").rstrip(".")
+        return f"{value:.3g}".replace("-", "−")
     return str(value)
