@@ -49,7 +49,9 @@ def page(title: str, parts: Sequence[Part | Section]) -> str:
     links = [tag("li", tag("a", name, href=f"#{place}")) for place, name in named]
     menu = tag("nav", tag("ol", links), aria_label="Sections") if len(named) > 1 else ""
     body = [_section(f"s{k}", section) for k, section in enumerate(sections)]
-    style, script = _asset("report.css"), "\n".join(map(_asset, ("viewer.js", "report.js")))
+    style = _asset("report.css")
+    # One function, so that no name of ours takes the place of one of the browser's.
+    script = "(() => {\n" + "\n".join(map(_asset, ("viewer.js", "report.js"))) + "})();"
     policy = (
         f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -62,6 +62,8 @@ def reaction_section(outcome: Outcome) -> Section:
     """The saddle with the mode that reacts, the path, the barriers, and whether it is what was asked for."""
     frames, values = outcome.frames, outcome.values
     parts: list[Part] = [Flags(_reaction_checks(outcome))]
+    if outcome.status == "done" and outcome.reason:
+        parts.append(Note(f"Note: {outcome.reason}."))
     path = frames.get("path", ())
     if len(path) > 1:
         along = [float(frame.info["path_coordinate"]) for frame in path]
@@ -93,8 +95,6 @@ def _reaction_checks(outcome: Outcome) -> list[tuple[str, bool | None, str]]:
         checks.append(("path down both ways", bool(values.get("product")), ends))
         told = f"{match} of the intended ends found" if match else "no ends were given"
         checks.append(("intended ends", match == "both" if match else None, told))
-        if outcome.reason:
-            checks.append(("remarks", None, outcome.reason))
     return checks
 
 

@@ -1,7 +1,5 @@
 // Brings a report to life: each section with scenes gets a view, and plots and lists choose what it shows.
 
-"use strict";
-
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 const SWINGS = 0.9, STEPS = 9; // periods and frames a second
 

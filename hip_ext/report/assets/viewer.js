@@ -163,15 +163,19 @@ class Viewer {
     }
   }
 
-  // Where each atom goes, in the accent colour, as long as the largest swing at most.
+  // Where each atom goes, in the accent colour, from the surface of its ball.
   pointers(at, points) {
     const { scene, vector } = this, tips = new Float32Array(at), items = [];
-    for (let k = 0; k < tips.length; k++) tips[k] += 1.2 * vector[k];
+    const sizes = points.map((_, i) => Math.hypot(...vector.subarray(3 * i, 3 * i + 3)));
+    const balls = scene.radii.map((radius) => radius * BALL);
+    for (let k = 0; k < tips.length; k++) {
+      const i = Math.floor(k / 3);
+      if (sizes[i] > 0) tips[k] += vector[k] * (1.2 + balls[i] / sizes[i]);
+    }
     this.project(tips).forEach((q, i) => {
-      const size = Math.hypot(...vector.subarray(3 * i, 3 * i + 3));
-      if (size < 0.08) return;
-      const p = points[i], start = Math.min(0.95, (scene.radii[i] * BALL) / (1.2 * size));
-      items.push([(p[2] + q[2]) / 2 + 0.05, () => this.arrow(between(p, q, start), q)]);
+      const p = points[i], length = 1.2 * sizes[i] + balls[i];
+      if (sizes[i] < 0.12) return;
+      items.push([(p[2] + q[2]) / 2 + 0.05, () => this.arrow(between(p, q, balls[i] / length), q)]);
     });
     return items;
   }
