@@ -58,6 +58,21 @@ def test_g2_diatomics_have_their_published_heat_content(name):
     assert_allclose(state.heat_content / KCAL, entry["thermal correction"], atol=6e-4)
 
 
+def test_g2_water_from_a_hessian_of_its_level_of_theory():
+    """G2's values are those of B3LYP/6-31G(2df,p) scaled by 0.9854; the geometry is that method's minimum."""
+    gto, dft = pytest.importorskip("pyscf.gto"), pytest.importorskip("pyscf.dft")
+    positions = [[0, 0, 0.116403], [0, 0.758226, -0.475967], [0, -0.758226, -0.475967]]
+    atoms = Atoms("OH2", positions=positions)
+    mol = gto.M(atom=list(zip(atoms.symbols, positions, strict=True)), basis="6-31g(2df,p)", verbose=0)
+    native = dft.RKS(mol, xc="b3lyp").run(conv_tol=1e-10).Hessian().kernel()
+    hessian = native.transpose(0, 2, 1, 3).reshape(9, 9) * units.Hartree / units.Bohr**2
+    vibrations = analyse(atoms, (hessian + hessian.T) / 2).scaled(0.9854)
+    (state,) = thermochemistry(vibrations, 0.0, symmetry_number=2, spin=0)
+    entry = g2.data["H2O"]
+    assert_allclose(state.zero_point_energy / KCAL, entry["ZPE"], atol=0.01)
+    assert_allclose(state.heat_content / KCAL, entry["thermal correction"], atol=1e-3)
+
+
 def test_agrees_with_pyscf_thermo_on_one_hessian():
     thermo = pytest.importorskip("pyscf.hessian.thermo")
     mf, native, atoms, hessian = water()
