@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.jsonio import decode, encode
 from filelock import FileLock, Timeout
 
@@ -63,7 +65,7 @@ class Journal:
             "reason": outcome.reason,
             "digest": digest,
             "values": {name: _plain(value) for name, value in outcome.values.items()},
-            "frames": encode({name: list(frames) for name, frames in outcome.frames.items()}),
+            "frames": encode({name: [_packed(atoms) for atoms in frames] for name, frames in outcome.frames.items()}),
         }
         line = json.dumps(document, allow_nan=False) + "\n"
         try:
@@ -131,7 +133,7 @@ def read_outcomes(folder: str | Path) -> Iterator[Outcome]:
     last = {line["name"]: number for number, line in enumerate(_lines(path))}
     for number, line in enumerate(_lines(path)):
         if last[line["name"]] == number:
-            frames = {name: tuple(found) for name, found in decode(line["frames"]).items()}
+            frames = {name: tuple(map(_unpacked, found)) for name, found in decode(line["frames"]).items()}
             yield Outcome(line["name"], line["status"], line["reason"], line["values"], frames)
 
 
@@ -187,6 +189,19 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"line {number} of {path} is damaged ({type(error).__name__}): remove it") from None
             yield line
+
+
+def _packed(atoms: Atoms) -> dict[str, Any]:
+    """A structure, and what its calculator has found for it, which ASE's JSON leaves out."""
+    results = {} if atoms.calc is None or atoms.calc.check_state(atoms) else atoms.calc.results
+    return {"atoms": atoms, "results": {name: results[name] for name in ("energy", "forces") if name in results}}
+
+
+def _unpacked(packed: dict[str, Any]) -> Atoms:
+    atoms: Atoms = packed["atoms"]
+    if packed["results"]:
+        atoms.calc = SinglePointCalculator(atoms, **packed["results"])
+    return atoms
 
 
 def _plain(value: Any) -> Value:
