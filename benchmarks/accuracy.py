@@ -1,10 +1,13 @@
 """How well a distilled head knows molecules that it was not taught, against its backbone's exact Hessian.
 
     python benchmarks/accuracy.py --model hip-so3lr-organic
+    cd runs && python ../benchmarks/accuracy.py --model mace-spice/checkpoint --limit 32 \
+      --backbone mace --source MACE_SPICE.model --work ../benchmarks/references/mace-spice \
+      --out ../benchmarks/results/accuracy_mace_spice.json
 
 Three sets: held-out molecules in random states (rattled, stretched, twisted, half-way between two structures), the
 same molecules at minima of the backbone, and larger molecules, rattled by 0.03 Å. The exact Hessians are kept in
-`benchmarks/references`, so another head is compared in seconds. With `--store` the figures go into the checkpoint.
+`--work`, so another head is compared in seconds. With `--store` the figures go into the checkpoint.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from ase.optimize import BFGS
 
 from hip_ext import HessianCalculator, HessianModel, from_pretrained
 from hip_ext.atomic import write_text
+from hip_ext.backbones import load_backbone
 from hip_ext.data.geometries import distort, embed, rattle
 from hip_ext.data.record import HessianRecord
 from hip_ext.data.store import HessianStore
@@ -61,12 +65,12 @@ SETS = {
 """Name: (how structures are made, their molecules, how many of them)."""
 
 
-def reference(model: HessianModel, name: str, work: Path) -> list[HessianRecord]:
+def reference(model: HessianModel, name: str, work: Path, limit: int | None) -> list[HessianRecord]:
     """The structures of a set with their exact Hessians, computed once and kept."""
     make, file, count = SETS[name]
     with HessianStore(work / f"{name.replace(' ', '_')}.lmdb", "a") as store:
         failed = store.failures()
-        for number, smiles in enumerate(read_sources([f"smiles:{RECIPE / file}"])[:count]):
+        for number, smiles in enumerate(read_sources([f"smiles:{RECIPE / file}"])[:count][:limit]):
             key = f"{number:05d}"
             if key in store or key in failed:
                 continue
@@ -109,6 +113,9 @@ def main() -> None:
     """Measures every set and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hip-so3lr-organic")
+    parser.add_argument("--backbone", help="registry name, for a checkpoint whose backbone is a file")
+    parser.add_argument("--source", help="that file")
+    parser.add_argument("--limit", type=int, help="at most so many molecules of a set")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "benchmarks/references", help="where exact Hessians are kept"
     )
@@ -117,9 +124,10 @@ def main() -> None:
     parser.add_argument("--references-only", action="store_true", help="compute the exact Hessians and stop")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = from_pretrained(arguments.model)
+    backbone = load_backbone(arguments.backbone, arguments.source) if arguments.backbone else None
+    model = from_pretrained(arguments.model, backbone=backbone)
     folder = checkpoint_folder(arguments.model)
-    sets = {name: reference(model, name, arguments.work) for name in SETS}
+    sets = {name: reference(model, name, arguments.work, arguments.limit) for name in SETS}
     if arguments.references_only:
         return
     small = [r for r in sets["random states"] if len(r.numbers) <= 21]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hip_ext.checkpoint.schema import CheckpointConfig
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
+REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
+"""A model on the Hub. A few old ones have no owner, but neither has "so3lr", which is not there: no link to those."""
 
 
 def model_card(name: str, config: CheckpointConfig) -> str:
@@ -31,9 +33,7 @@ def model_card(name: str, config: CheckpointConfig) -> str:
         f"Hessian (eV/Å²) to {_what_else(config)}",
         "",
         "```python",
-        "from hip_ext import HessianCalculator, from_pretrained",
-        "",
-        f"atoms.calc = HessianCalculator(from_pretrained({json.dumps(name, ensure_ascii=False)}))",
+        *_loading(json.dumps(name, ensure_ascii=False), config),
         "hessian = atoms.calc.get_hessian(atoms)  # (3N, 3N) float64, eV/Å²",
         "```",
         "",
@@ -50,12 +50,33 @@ def model_card(name: str, config: CheckpointConfig) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _loading(quoted: str, config: CheckpointConfig) -> list[str]:
+    """How the head is loaded; the backbone comes by itself only if its framework knows it by name."""
+    backbone = config.backbone
+    if backbone.source == "release":
+        return [
+            "from hip_ext import HessianCalculator, from_pretrained",
+            "",
+            f"atoms.calc = HessianCalculator(from_pretrained({quoted}))",
+        ]
+    file = "path/to/" + backbone.name.replace("\\", "/").rpartition("/")[2]
+    source = json.dumps(file, ensure_ascii=False) if backbone.source == "file" else "..."
+    return [
+        "from hip_ext import HessianCalculator, from_pretrained",
+        "from hip_ext.backbones import load_backbone",
+        "",
+        f"backbone = load_backbone({json.dumps(backbone.kind)}, {source})",
+        f"atoms.calc = HessianCalculator(from_pretrained({quoted}, backbone=backbone))",
+    ]
+
+
 def _what_else(config: CheckpointConfig) -> str:
     tuned = config.backbone.tuned
     if tuned is None:
         return (
-            "a model whose energies and forces stay as they are. Only the head is in here; the backbone comes from its "
-            "own package and is recognised by its fingerprint."
+            "a model whose energies and forces stay as they are. Only the head is in here; the backbone comes from "
+            f"{'its own package' if config.backbone.source == 'release' else 'whoever uses it'} and is recognised by "
+            "its fingerprint."
         )
     held = "all tensors" if tuned.whole else f"the {tuned.tensors} tensors that changed"
     return (
@@ -75,7 +96,7 @@ def _front_matter(name: str, config: CheckpointConfig) -> str:
     backbone, results = config.backbone, list(_results(config.metrics))
     datasets = config.training.get("datasets")
     on_hub = [x for x in datasets if isinstance(x, str) and HUB_ID.fullmatch(x)] if isinstance(datasets, list) else []
-    is_hub_id = backbone.source == "release" and HUB_ID.fullmatch(backbone.name)
+    is_hub_id = backbone.source == "release" and REPOSITORY.fullmatch(backbone.name)
     return ModelCardData(
         library_name="hip-ext",
         license=config.license,

@@ -106,8 +106,9 @@ def test_cards_name_base_and_data_that_are_on_the_hub(tmp_path):
     found = metadata_load(tmp_path / 'quoted "name"' / "README.md")
     assert found["datasets"] == ["me/molecules"] and "base_model" not in found
     text = (tmp_path / 'quoted "name"' / "README.md").read_text()
-    assert r'from_pretrained("quoted \"name\"")' in text
+    assert 'backbone = load_backbone("toy", ...)' in text
+    assert r'from_pretrained("quoted \"name\"", backbone=backbone)' in text
     assert "- recipe: a \\| b c" in text and "| x\\|y | 1 | 3 |" in text
     shipped = metadata_load(checkpoints_folder() / "hip-so3lr-organic" / "README.md")
-    assert shipped["base_model"] == "so3lr"
+    assert "base_model" not in shipped  # the Hub has no model of that name
     assert WEIGHTS in read_config(checkpoints_folder() / "hip-so3lr-organic").sha256

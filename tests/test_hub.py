@@ -366,7 +366,7 @@ def test_what_was_pushed_is_what_a_fresh_process_loads(hub, client, other, cache
     repository = hub.repositories[name]
     assert repository.private and repository.refs["main"] == second
     assert set(repository.commits[second]) == FILES | {".gitattributes"}
-    assert f'from_pretrained("{name}")' in repository.commits[second]["README.md"].decode()
+    assert f'from_pretrained("{name}", backbone=backbone)' in repository.commits[second]["README.md"].decode()
     assert len(hub.seen("PUT /lfs/")) >= 2 and hub.seen("POST /lfs/verify")
     fresh = Client(hub.endpoint, tmp_path / "fresh", HF_TOKEN=READER)
     try:

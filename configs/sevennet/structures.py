@@ -25,6 +25,8 @@ CRYSTALS = {
     "zincblende": {"GaAs": 5.65, "SiC": 4.36, "ZnS": 5.41, "InP": 5.87, "BN": 3.62},
 }
 HELD_OUT = {"Ag", "V", "Ge", "CaO", "ZnS"}
+PHONONS = {"Si", "Cu", "NaCl", "MgO", "Al"}
+"""Crystals that come in cells of 32 atoms too, in which more images of a neighbour are apart from one another."""
 SURFACES = ("Cu", "Al", "Ni", "Pt")
 MOLECULES = ("H2O", "NH3", "CH4", "CO2", "SO2", "SiH4", "CH3OH", "C2H4", "HCl", "CH3NO2", "P2", "LiH")
 RATTLE, STRAIN = (0.01, 0.15), 0.04
@@ -44,11 +46,14 @@ def states(perfect: Atoms, count: int, rng: np.random.Generator) -> Iterator[Ato
 
 
 def perfect_structures() -> Iterator[tuple[str, Atoms]]:
-    """Cubic cells of 2 to 8 atoms, those of 2 doubled; slabs of three layers; molecules."""
+    """Cells of 16 atoms, made of cubic ones; some of 32; slabs of three layers; molecules."""
+    repeats = {2: (2, 2, 2), 4: (2, 2, 1), 8: (2, 1, 1)}
     for lattice, crystals in CRYSTALS.items():
         for name, constant in crystals.items():
             cell = bulk(name, lattice, constant, cubic=True)
-            yield name, cell.repeat((2, 2, 1)) if len(cell) == 2 else cell.repeat((2, 1, 1)) if len(cell) == 4 else cell
+            yield name, cell.repeat(repeats[len(cell)])
+            if name in PHONONS:
+                yield name, cell.repeat((2, 2, 32 // (4 * len(cell))))
     for name in SURFACES:
         yield name, fcc111(name, (2, 2, 3), vacuum=6.0, periodic=True)
     for name in MOLECULES:

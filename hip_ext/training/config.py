@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hip_ext.errors import ConfigError
 from hip_ext.head import HeadConfig
 from hip_ext.suggest import first_problem
+from hip_ext.training.yaml_files import read_yaml
 
 
 class LabelConfig(BaseModel):
@@ -65,10 +65,7 @@ class DistillConfig(BaseModel):
         Raises:
             ConfigError: the file cannot be read, has an unknown key, or a value out of range.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read the recipe {path}: {str(error).splitlines()[0]}") from None
+        values = read_yaml(path, "recipe")
         if not isinstance(values, dict):
             raise ConfigError(f"{path} is not a recipe: expected keys such as 'backbone' and 'train'")
         try:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hip_ext.errors import ConfigError
 from hip_ext.head import HeadConfig
 from hip_ext.suggest import first_problem
+from hip_ext.training.yaml_files import read_yaml
 
 
 class Section(BaseModel):
@@ -160,11 +161,7 @@ class TrainingConfig(Section):
         Raises:
             ConfigError: the file cannot be read, has an unknown key, or a value out of range.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read the config {path}: {str(error).splitlines()[0]}") from None
-        return cls.from_dict(values, str(path))
+        return cls.from_dict(read_yaml(path, "config"), str(path))
 
     def changed(self, sections: dict[str, dict[str, Any]]) -> TrainingConfig:
         """The same config with other values in some sections, validated again."""
