@@ -3,6 +3,7 @@
 #   make demo               environment, then the demonstration
 #   make test               three environments, then format, lint, types and the tests of each
 #   make test-mace          the tests in the first of them alone; also test-fairchem, test-both
+#   make browser            Chromium for the tests of reports, where apt can install it; a part of make test
 #   make test-wheel         the README's lines from the built wheel in an empty environment; not a part of make test
 #   make docs               the documentation as pages, in site/
 #   make test VENV=/tmp/v   the same in other environments, /tmp/v, /tmp/v-fairchem and /tmp/v-both
@@ -24,15 +25,24 @@ WHEEL = $(VENV)-wheel
 # The tests are many small tensors: more threads only get in each other's way.
 RUN = OMP_NUM_THREADS=1
 
-.PHONY: demo test test-mace test-fairchem test-both test-wheel lint docs bench clean
+.PHONY: demo test test-mace test-fairchem test-both test-wheel browser lint docs bench clean
 
 demo: $(VENV)/.installed
 	$(RUN) $(BIN)/hip-ext demo
 
 test: lint test-mace test-fairchem test-both
 
-test-mace: $(VENV)/.installed-dev
+test-mace: $(VENV)/.installed-dev browser
 	$(RUN) $(BIN)/python -m pytest
+
+# The tests of reports want a real Chromium. Root on Debian gets it here; nobody fails for want of it, since these tests
+# say what they lack and are skipped.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing chromium for the tests of reports" && \
+		{ apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1 || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; }; } || \
+		echo "no Chromium, so the tests of reports in a browser are skipped: apt-get install chromium"
 
 # What the tests above have tried already does not depend on the framework.
 test-fairchem: $(FAIRCHEM)/.installed-dev

@@ -2,11 +2,14 @@
 
 import tempfile
 
+# Before e3nn, whose tables torch reads only as mace tells it to.
+from mace.modules import MACE, interaction_classes
+
+# isort: split
 import numpy as np
 import torch
 from ase.build import molecule
 from e3nn import o3
-from mace.modules import MACE, interaction_classes
 
 from hip_ext import attach_head, from_pretrained
 

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from chromium import browser, visit
+
+__all__ = ["browser", "visit"]
 
 torch.set_num_threads(1)
 

@@ -96,6 +96,16 @@ def test_wheel_has_every_module_and_the_shipped_folders(wheel: Path):
         assert here == {name.removeprefix(f"hip_ext/_{folder}/") for name in names if f"hip_ext/_{folder}/" in name}
 
 
+def test_reports_are_written_from_the_wheel(wheel: Path, target: Path, tmp_path: Path):
+    """With the script and the style that lie beside the modules, which are small."""
+    assets = [item for item in zipfile.ZipFile(wheel).infolist() if item.filename.startswith("hip_ext/report/assets/")]
+    assert {Path(item.filename).name for item in assets} == {"report.css", "report.js", "viewer.js"}
+    assert sum(item.file_size for item in assets) < 64 * 1024
+    code = "from hip_ext.report import Note, write_report\nwrite_report('r.html', 'Title', [Note('text')])\nprint(1)"
+    assert ask(target, tmp_path, code) == 1
+    assert "class Viewer" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def tracked(folder: Path) -> list[Path]:
     """The files below a folder that belong to it, which caches and hidden temporary files do not."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -118,7 +128,20 @@ def test_wheel_is_small(wheel: Path):
 def test_metadata_names_extras_licence_and_python(wheel: Path):
     lines = zipfile.ZipFile(wheel).read("hip_ext-0.1.0.dist-info/METADATA").decode().splitlines()
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")}
-    assert extras == {"mace", "so3lr", "fairchem", "sevennet", "train", "phonons", "label", "docs", "dev"}
+    assert extras == {
+        "mace",
+        "so3lr",
+        "fairchem",
+        "sevennet",
+        "train",
+        "phonons",
+        "thermo",
+        "cluster",
+        "workflows",
+        "label",
+        "docs",
+        "dev",
+    }
     assert "License-Expression: MIT" in lines
     assert "Requires-Python: >=3.11" in lines
 

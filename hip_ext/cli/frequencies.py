@@ -22,6 +22,7 @@ from hip_ext.cli.options import (
     TrustOption,
 )
 from hip_ext.cli.output import check_format, print_json, print_tables, write_results
+from hip_ext.cli.reporting import ReportOption, check_page, provenance
 from hip_ext.cli.vibrating import Frame, examine, examine_given
 from hip_ext.cli.vibration_text import frame_tables
 from hip_ext.errors import ConfigError, StructureError
@@ -56,6 +57,7 @@ def frequencies(
     molden: options.MoldenOption = None,
     modes: options.ModesOption = None,
     out: OutOption = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Harmonic frequencies (cm⁻¹), kind of stationary point, intensities and thermochemistry of every structure.
@@ -65,6 +67,7 @@ def frequencies(
     imaginary frequency is a negative number.
     """
     check_format(out)
+    check_page(report)
     options.check_folder("--gaussian-log", gaussian_log)
     options.check_folder("--molden", molden)
     options.check_range("--scale", [scale])
@@ -101,6 +104,12 @@ def frequencies(
     if all(frame.refused for frame in found):
         raise StructureError(f"{file}: no thermochemistry: {found[0].refused}")
     written = _write(found, gaussian_log, molden, modes, out)
+    if report is not None:
+        from hip_ext.cli import vibration_report
+
+        made_by = provenance(file, model, method.value) if hessian is None else provenance(file, "none", str(hessian))
+        vibration_report.report(report, file, found, made_by)
+        written.append(report)
     if as_json:
         print_json([frame.values for frame in found])
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hip_ext.cli.making import Made, make_all
 from hip_ext.cli.options import (
@@ -20,6 +20,22 @@ from hip_ext.cli.options import (
     TrustOption,
 )
 from hip_ext.cli.output import check_format, print_json, print_tables, table, write_results
+from hip_ext.cli.reporting import ReportOption, check_page, name_of, provenance, write_page
+
+if TYPE_CHECKING:
+    from hip_ext.report import Part, Provenance
+
+FIGURES = (
+    ("mean_abs", "mean |H|", "eV/Å²"),
+    ("min", "smallest entry", "eV/Å²"),
+    ("max", "largest entry", "eV/Å²"),
+    ("asymmetry", "max |H − Hᵀ|", "eV/Å²"),
+    ("sum_rule_residual", "max |Σ H| over atoms", "eV/Å²"),
+    ("mae", "MAE against the exact Hessian", "eV/Å²"),
+    ("seconds", "time", "s"),
+    ("exact_seconds", "time of the exact Hessian", "s"),
+)
+"""What a report says about a Hessian: key of its summary, name and unit."""
 
 
 def hessian(
@@ -31,18 +47,22 @@ def hessian(
     compare: CompareOption = None,
     estimate_error: EstimateOption = 0,
     out: OutOption = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict the Hessian (3N × 3N, eV/Å²) of every structure in a file."""
     check_format(out)
+    check_page(report)
     made = make_all(file, model, trust_source, method, compare is not None, refine, estimate_error)
     if out is not None:
         write_results(out, [one.atoms for one in made], [{"hessian": one.hessian} for one in made])
     summaries = [summary(one) for one in made]
+    if report is not None:
+        _report(report, file, made, summaries, provenance(file, model, method.value))
     if as_json:
         print_json(summaries)
     else:
-        _print(summaries, str(file), out)
+        _print(summaries, str(file), [to for to in (out, report) if to is not None])
 
 
 def summary(made: Made) -> dict[str, Any]:
@@ -78,7 +98,22 @@ def summary(made: Made) -> dict[str, Any]:
     return found
 
 
-def _print(summaries: list[dict[str, Any]], title: str, out: Path | None) -> None:
+def _report(path: Path, file: Path, made: list[Made], summaries: list[dict[str, Any]], made_by: Provenance) -> None:
+    from hip_ext.report import HessianMap, Section, Structure3D, Table
+
+    frames, sections = [one.atoms for one in made], []
+    for index, (one, said) in enumerate(zip(made, summaries, strict=True)):
+        parts: list[Part] = [Structure3D(one.atoms), HessianMap(one.atoms, one.hessian)]
+        if one.exact is not None:
+            parts.append(HessianMap(one.atoms, one.hessian - one.exact, "Error: predicted − exact"))
+        rows = [(name, f"{said[key]:.4g}", unit) for key, name, unit in FIGURES if key in said]
+        sections.append(
+            Section(name_of(frames, index), [*parts, Table("Figures", ("quantity", "value", "unit"), rows)])
+        )
+    write_page(path, f"Hessians of {file.name}", sections, made_by)
+
+
+def _print(summaries: list[dict[str, Any]], title: str, written: list[Path]) -> None:
     columns = ["", "formula", "N", "mean |H|", "min", "max", "|H − Hᵀ|", "|Σ H|", "s"]
     compared = "mae" in summaries[0]
     estimated = "estimated_rms_error" in summaries[0]
@@ -94,4 +129,4 @@ def _print(summaries: list[dict[str, Any]], title: str, out: Path | None) -> Non
         if estimated:
             cells += [f"{one['estimated_rms_error']:.4f}", f"{one['estimated_relative_error']:.1%}"]
         rows.add_row(*cells)
-    print_tables(f"{title}: Hessians, eV/Å²", rows, *([f"written to {out}"] if out is not None else []))
+    print_tables(f"{title}: Hessians, eV/Å²", rows, *(f"written to {to}" for to in written))

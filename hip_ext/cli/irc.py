@@ -17,6 +17,7 @@ from hip_ext.cli.reactions import (
     RetryOption,
     TemperatureOption,
 )
+from hip_ext.cli.reporting import ReportOption
 
 
 def irc(
@@ -31,6 +32,7 @@ def irc(
     out: FolderOption = None,
     jobs: JobsOption = 1,
     retry_failed: RetryOption = False,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The intrinsic reaction coordinate both ways from a saddle, its two minima, barriers and rates.
@@ -44,4 +46,16 @@ def irc(
     path = PathSettings(step=step, steps=steps, hessian=path_hessian.value)
     settings = ReactionSettings(path=path, temperature=temperature, pressure=pressure)
     tasks = [task(file.stem, [file]) for file in files]
-    work(tasks, model, trust_source, settings, out, as_json, jobs=jobs, retry=retry_failed, known=True)
+    work(
+        tasks,
+        model,
+        trust_source,
+        settings,
+        out,
+        as_json,
+        jobs=jobs,
+        retry=retry_failed,
+        files=files,
+        report=report,
+        known=True,
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hip_ext.cli.options import DEFAULT_MODEL, JsonOption, ModelOption, TrustOption
+from hip_ext.cli.reporting import ReportOption, check_page, provenance
 from hip_ext.errors import ConfigError, StructureError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def phonons(
     width: Annotated[float, typer.Option(min=1.0, max=100.0, help="Å across the supercell of --compare.")] = 10.0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the bands: .npz or .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the bands: .png, .pdf or .svg.")] = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Phonon bands (cm⁻¹) of a crystal from one Hessian of its primitive cell, without a supercell.
@@ -62,6 +64,7 @@ def phonons(
     check_format(out)
     if plot is not None:
         check_figure(plot)
+    check_page(report)
     frames = read_frames(file)
     if len(frames) != 1:
         raise StructureError(f"{file}: phonons are those of one structure, found {len(frames)}")
@@ -80,10 +83,14 @@ def phonons(
         from hip_ext.cli.phonon_figure import draw
 
         draw(plot, arrays, labels, f"{found['formula']}, {model}")
+    if report is not None:
+        from hip_ext.cli import phonon_report
+
+        phonon_report.report(report, atoms, found | {"labels": labels}, arrays, provenance(file, model))
     if as_json:
         print_json(found)
     else:
-        print_tables(*_tables(found, str(file)), *(f"written to {to}" for to in (out, plot) if to is not None))
+        print_tables(*_tables(found, str(file)), *(f"written to {to}" for to in (out, plot, report) if to is not None))
 
 
 def bands(model: HessianModel, atoms: Atoms, path: BandPath, dos: bool, width: float | None) -> dict[str, Any]:

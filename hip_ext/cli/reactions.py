@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hip_ext.cli.reporting import check_page
 from hip_ext.errors import ConfigError, HipExtError
 
 if TYPE_CHECKING:
@@ -85,8 +86,10 @@ def work(
     out: Path | None,
     as_json: bool,
     *,
+    files: Sequence[Path],
     jobs: int,
     retry: bool,
+    report: Path | None = None,
     known: bool = False,
 ) -> None:
     """Works on all tasks and says what came out.
@@ -95,8 +98,10 @@ def work(
         HipExtError: a single task cannot be used, or the folder cannot.
         typer.Exit: not all have a saddle.
     """
+    from hip_ext.cli.output import print_tables
     from hip_ext.workflows.reactions.outcomes import make_run
 
+    check_page(report)
     make = partial(make_run, partial(calculator, model, trust_source), settings, known)
     if out is None:
         if len(tasks) > 1:
@@ -106,7 +111,13 @@ def work(
         outcomes = [make()(tasks[0])]
     else:
         outcomes = _batch(make, tasks, out, {"model": model, "known": known} | _stated(settings), jobs, retry)
+    if report is not None:
+        from hip_ext.cli import outcome_report
+
+        outcome_report.report(report, "reaction", outcomes, files, model, settings.search.hessian)
     _print(outcomes, out, as_json)
+    if report is not None and not as_json:
+        print_tables(f"written to {report}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(NOT_FOUND)
 

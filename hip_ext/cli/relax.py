@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hip_ext.cli.options import DEFAULT_MODEL, JsonOption, ModelOption, TrustOption
+from hip_ext.cli.reporting import ReportOption, check_page
 
 if TYPE_CHECKING:
     from hip_ext.workflows.relax import Relaxation, RelaxSettings
@@ -52,6 +53,7 @@ def relax(
         str | None, typer.Option(help="Address of a Dask scheduler whose workers are used, such as tcp://host:8786.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try once more what has failed.")] = False,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Relax structures into minima, in cells that stay as they are.
@@ -68,23 +70,30 @@ def relax(
     from hip_ext.workflows.journal import read_outcomes
     from hip_ext.workflows.relax import RelaxSettings
 
+    check_page(report)
     schedule = every if every is not None else int(optimizer is Optimizer.newton)
     settings = RelaxSettings(optimizer.value, hessian.value, fmax, steps, schedule, verify.value)
     tasks = tasks_of(files)
     make = partial(make_relaxation, model, trust_source, settings)
     stated = {"workflow": "relax", "model": model, **settings.as_dict()}
-    with stopped_by_sigterm(), cluster_executor(scheduler) as executor, reporting() as report:
+    with stopped_by_sigterm(), cluster_executor(scheduler) as executor, reporting() as told:
         counts = run_batch(
-            make, tasks, out, stated, jobs=jobs, executor=executor, retry_failed=retry_failed, report=report
+            make, tasks, out, stated, jobs=jobs, executor=executor, retry_failed=retry_failed, report=told
         )
     relaxed = write_frames(out, "relaxed", [task.name for task in tasks])
     found = {outcome.name: outcome for outcome in read_outcomes(out)}
+    mine = [found[task.name] for task in tasks]
+    if report is not None:
+        from hip_ext.cli import outcome_report
+
+        outcome_report.report(report, "relaxation", mine, files, model, hessian.value)
     if as_json:
-        mine = [found[task.name] for task in tasks]
         print_json([{"name": o.name, "status": o.status, "reason": o.reason, **o.values} for o in mine])
         return
     typer.echo(f"{counts}: {out / 'results.csv'}, {relaxed}")
-    noted = [found[task.name] for task in tasks if found[task.name].reason]
+    if report is not None:
+        typer.echo(f"written to {report}")
+    noted = [outcome for outcome in mine if outcome.reason]
     for outcome in noted[:10]:
         typer.echo(f"  {outcome.name}: {outcome.reason}")
     if len(noted) > 10:

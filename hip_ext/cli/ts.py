@@ -18,6 +18,7 @@ from hip_ext.cli.reactions import (
     RetryOption,
     TemperatureOption,
 )
+from hip_ext.cli.reporting import ReportOption
 
 
 class SearchHessian(StrEnum):
@@ -59,6 +60,7 @@ def ts(
     out: FolderOption = None,
     jobs: JobsOption = 1,
     retry_failed: RetryOption = False,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Saddle, path down both ways, its two minima, barriers and rates.
@@ -84,4 +86,4 @@ def ts(
     )
     groups = [[file] for file in files] if each else [files]
     tasks = [task(group[0].stem, group) for group in groups]
-    work(tasks, model, trust_source, settings, out, as_json, jobs=jobs, retry=retry_failed)
+    work(tasks, model, trust_source, settings, out, as_json, jobs=jobs, retry=retry_failed, files=files, report=report)
