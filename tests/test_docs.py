@@ -25,16 +25,7 @@ from hip_ext.shipped import shipped_checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
-RUN_HERE = (
-    "index.md",
-    "checkpoints.md",
-    "data.md",
-    "optimisation.md",
-    "phonons.md",
-    "refinement.md",
-    "reports.md",
-    "vibrations.md",
-)
+RUN_HERE = ("index.md", "checkpoints.md", "data.md", "integrations.md", "optimisation.md", "phonons.md", "refinement.md", "reports.md", "vibrations.md")
 RUN_ELSEWHERE = ("evaluation.md", "hub.md", "labels.md", "new_backbone.md", "scaling.md", "training.md")
 TEMPLATES = ("fairchem.md", "install.md", "mace_training.md")
 """Their blocks name files and structures of the reader's: they are parsed, and what they import of hip_ext is there."""
@@ -54,6 +45,8 @@ def test_python_of_the_page_runs(page, tmp_path):
     text = "".join(blocks(page, "python"))
     if "so3lr" in text:
         pytest.importorskip("so3krates_torch", reason="SO3LR is not installed")
+    if "hip_ext.integrations.phonopy" in text:
+        pytest.importorskip("phonopy", reason="phonopy is not installed: pip install 'hip-ext[phonons]'")
     if "hip-so3lr-organic" in text and "hip-so3lr-organic" not in shipped_checkpoints():
         pytest.skip("the checkpoint hip-so3lr-organic is not in this checkout")
     runner = "import json, sys\nfor block in json.load(sys.stdin): exec(compile(block, 'block', 'exec'), {})"
