@@ -32,6 +32,9 @@ from hip_ext.workflows.reactions.surface import Surface
 MOVED = 0.01
 """Å: a search that ends within this distance of its guess has not gone anywhere."""
 
+SAME_ENDS = 0.1
+"""Å: two ends closer than this are one minimum."""
+
 
 @dataclass(frozen=True)
 class ReactionSettings:
@@ -87,7 +90,8 @@ def find_transition_state(
     settings = settings or ReactionSettings()
     before = surface.cost.copy()
     guess, wanted = _guess(frames, surface, settings)
-    saddle = find_saddle(guess.atoms, surface, settings.search)
+    # Between two end points the path says which way the reaction goes; frames of a trajectory also tremble and turn.
+    saddle = find_saddle(guess.atoms, surface, settings.search, guess.tangent if wanted else None)
     result = TransitionState(saddle, guess.atoms, settings.temperature, settings.pressure)
     if saddle.problem:
         result = replace(result, notes=_where_it_went(saddle, guess.atoms))
@@ -200,9 +204,6 @@ def _notes(followed: Followed, found: str, wanted: tuple[Atoms, Atoms] | None) -
     if not changes(*followed.atoms) and aligned_rmsd(*followed.atoms) < SAME_ENDS:
         notes.append("both ends are one minimum: the path leads back to where it came from")
     return notes
-
-
-SAME_ENDS = 0.1
 
 
 def _end(minimum: Minimum, surface: Surface) -> End:
