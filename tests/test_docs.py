@@ -25,7 +25,18 @@ from hip_ext.shipped import shipped_checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
-RUN_HERE = ("index.md", "checkpoints.md", "data.md", "integrations.md", "optimisation.md", "phonons.md", "refinement.md", "reports.md", "transition_states.md", "vibrations.md")
+RUN_HERE = (
+    "index.md",
+    "checkpoints.md",
+    "data.md",
+    "integrations.md",
+    "optimisation.md",
+    "phonons.md",
+    "refinement.md",
+    "reports.md",
+    "transition_states.md",
+    "vibrations.md",
+)
 RUN_ELSEWHERE = ("evaluation.md", "hub.md", "labels.md", "new_backbone.md", "scaling.md", "training.md")
 TEMPLATES = ("fairchem.md", "install.md", "mace_training.md")
 """Their blocks name files and structures of the reader's: they are parsed, and what they import of hip_ext is there."""
