@@ -5,8 +5,8 @@ In the eigenvectors v_k of the Hessian, with eigenvalues h_k and the gradient's 
     −Σ_k v_k g_k / max(|h_k|, floor),
 
 shortened to a trust radius, without rigid motions. A negative or small curvature, where a predicted Hessian is worst,
-thus gives a short step downhill: on molecules shaken by 0.05 Å this takes half the steps of rational functions (RFO)
-on the same predicted Hessians (docs/optimisation.md).
+thus gives a short step downhill. Where a few Hessians have not led to the end, a soft mode is probably predicted wrong,
+and wrong again at the next step: from there on the last one is corrected by the gradients alone (BFGS).
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ FLOOR = 1.0
 SOFTEST = 0.05
 """Of the floor: the least curvature that updates can lead to."""
 
+FRESH = 8
+"""Hessians that are asked for before updates have to do: most molecules that they lead anywhere end within as many."""
+
 FIRST_RADIUS, LARGEST_RADIUS, SMALLEST_RADIUS = 0.15, 0.4, 0.002
 """Trust radius, Å: the root of the mean squared displacement of the free atoms."""
 
@@ -49,7 +52,7 @@ class Point(NamedTuple):
 
 
 class Newton(Optimizer):
-    """An optimiser of ASE that takes a Hessian every step, or every few steps with BFGS updates between.
+    """An optimiser of ASE that takes a Hessian every step, or every few steps with BFGS updates between, at first.
 
         Newton(atoms, hessian_function=atoms.calc.get_hessian).run(fmax=0.01)
 
@@ -60,12 +63,13 @@ class Newton(Optimizer):
         atoms: with a calculator.
         hessian_function: takes the atoms, gives the Hessian of all of them, [3N, 3N], eV/Å².
         every: steps from one Hessian to the next.
+        fresh: Hessians that are asked for at most; after the last one it is updated.
         floor: the least curvature that a step reckons with, eV/Å².
         kwargs: of `ase.optimize.optimize.Optimizer`, such as logfile and trajectory.
 
     Raises:
         StructureError: a constraint other than `FixAtoms` is set, or all atoms are fixed.
-        ConfigError: `every` or `floor` is not positive.
+        ConfigError: `every`, `fresh` or `floor` is not positive.
     """
 
     def __init__(
@@ -74,13 +78,14 @@ class Newton(Optimizer):
         hessian_function: HessianFunction,
         *,
         every: int = 1,
+        fresh: int = FRESH,
         floor: float = FLOOR,
         **kwargs: Any,
     ) -> None:
-        if every < 1 or not floor > 0:
-            raise ConfigError(f"every is {every} and floor is {floor}: expected positive numbers")
+        if every < 1 or fresh < 1 or not floor > 0:
+            raise ConfigError(f"every is {every}, fresh {fresh} and floor {floor}: expected positive numbers")
         self.free = free_atoms(atoms)
-        self.hessian_function, self.every, self.floor = hessian_function, every, floor
+        self.hessian_function, self.every, self.fresh, self.floor = hessian_function, every, fresh, floor
         self.radius = FIRST_RADIUS
         self.rejected = 0
         self._hessian: Array | None = None
@@ -106,13 +111,13 @@ class Newton(Optimizer):
                 self.radius = max(length / 2, SMALLEST_RADIUS)
             elif kept > 0.75 and length > 0.8 * self.radius:
                 self.radius = min(2 * self.radius, LARGEST_RADIUS)
-            if here is self._last or self._age < self.every:
+            if here is self._last or self._age < self.every or self.fresh == 0:
                 assert self._hessian is not None
                 self._hessian = updated(self._hessian, moved, turned)
             else:
                 self._hessian = None
         if self._hessian is None:
-            self._hessian, self._age = self._fresh(), 0
+            self._hessian, self._age, self.fresh = self._positive(), 0, self.fresh - 1
         self._age += 1
         self._move(here)
 
@@ -123,7 +128,7 @@ class Newton(Optimizer):
         positions = self.atoms.get_positions()[self.free].ravel()
         return Point(positions, -forces[self.free].ravel(), float(self.atoms.get_potential_energy()), 0.0)
 
-    def _fresh(self) -> Array:
+    def _positive(self) -> Array:
         """With max(|h|, floor) in place of every eigenvalue h, kept positive by updates; nothing for rigid motions."""
         matrix = checked_hessian(self.hessian_function(self.atoms), len(self.atoms))
         coordinates = (3 * self.free[:, None] + np.arange(3)).ravel()
