@@ -136,7 +136,9 @@ def _judged(modes: Vibrations, flags: tuple[Flag, ...], request: Request) -> dic
     from hip_ext.vibrations import stationary_point
 
     point = stationary_point(modes, threshold=request.threshold)
-    return {
+    # Where atoms are fixed, the forces on these are no matter.
+    known = {} if point.largest_force is None else {"largest_force": point.largest_force}
+    return known | {
         "kind": point.kind,
         "order": point.order,
         "threshold": point.threshold,
