@@ -103,20 +103,16 @@ def frequencies(
         found = make_each(file, model, trust_source, method, compare is not None, use, refine)
     if all(frame.refused for frame in found):
         raise StructureError(f"{file}: no thermochemistry: {found[0].refused}")
-<<<<<<< ours
-    written = _write(found, gaussian_log, molden, modes, out)
+    try:
+        written = _write(found, gaussian_log, molden, modes, out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {error.filename}: {error.strerror or error}") from None
     if report is not None:
         from hip_ext.cli import vibration_report
 
         made_by = provenance(file, model, method.value) if hessian is None else provenance(file, "none", str(hessian))
         vibration_report.report(report, file, found, made_by)
         written.append(report)
-=======
-    try:
-        written = _write(found, gaussian_log, molden, modes, out)
-    except OSError as error:
-        raise ConfigError(f"cannot write {error.filename}: {error.strerror or error}") from None
->>>>>>> theirs
     if as_json:
         print_json([frame.values for frame in found])
     else:
