@@ -22,8 +22,9 @@ FAIRCHEM = $(VENV)-fairchem
 BOTH = $(VENV)-both
 WHEEL = $(VENV)-wheel
 
-# The tests are many small tensors: more threads only get in each other's way.
+# The tests are many small tensors: more threads only get in each other's way, more processes do not.
 RUN = OMP_NUM_THREADS=1
+WORKERS = -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test test-mace test-fairchem test-both test-wheel browser lint docs bench clean
 
@@ -33,7 +34,7 @@ demo: $(VENV)/.installed
 test: lint test-mace test-fairchem test-both
 
 test-mace: $(VENV)/.installed-dev browser
-	$(RUN) $(BIN)/python -m pytest
+	$(RUN) $(BIN)/python -m pytest $(WORKERS)
 
 # The tests of reports want a real Chromium. Root on Debian gets it here; nobody fails for want of it, since these tests
 # say what they lack and are skipped.
@@ -46,7 +47,7 @@ browser:
 
 # What the tests above have tried already does not depend on the framework.
 test-fairchem: $(FAIRCHEM)/.installed-dev
-	$(RUN) $(FAIRCHEM)/bin/python -m pytest tests/test_fairchem_*.py
+	$(RUN) $(FAIRCHEM)/bin/python -m pytest $(WORKERS) tests/test_fairchem_*.py
 
 test-both: $(BOTH)/.installed-dev
 	$(RUN) $(BOTH)/bin/python -m pytest tests/test_interop_*.py

@@ -125,7 +125,7 @@ def test_the_folder_is_that_of_a_hub_repository(saved):
         "model.safetensors": hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
     }
     card = (saved / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: hip-ext\n") and 'from_pretrained("head")' in card
+    assert card.startswith("---\nlibrary_name: hip-ext\n") and 'from_pretrained("head", backbone=backbone)' in card
     assert "Elements: H, O" in card and "| water | 0.5 | 0.25 |" in card
     umask = os.umask(0)
     os.umask(umask)

@@ -170,6 +170,7 @@ print(json.dumps({f"{point.group}:{point.name}": callable(point.load()) for poin
 """
     assert ask(target, tmp_path, code) == {
         "console_scripts:hip-ext": True,
+        "console_scripts:hip-ext-orca": True,
         "hip_ext.backbones:fairchem": True,
         "hip_ext.backbones:mace": True,
         "hip_ext.backbones:sevennet": True,
