@@ -28,12 +28,15 @@ from hip_ext.workflows.outcome import Task
 SETTINGS = {"workflow": "weigh", "limits": (1, 2)}
 
 SCRIPT = """
+import signal
 import sys
 from functools import partial
 from test_batch import SETTINGS, waters
 from workflow_cases import Weigh
 from hip_ext.workflows.batch import run_batch
 if __name__ == "__main__":
+    # Whatever starts the tests in the background may have told all its children to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_batch(partial(Weigh, pause=0.3), waters(), sys.argv[1], SETTINGS, jobs=int(sys.argv[2]))
 """
 
