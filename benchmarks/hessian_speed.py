@@ -41,7 +41,7 @@ from hip_ext.structures import Structures
 
 SIZES, BATCHES = (10, 20, 40, 80), (1, 8, 32)
 MOST_ATOMS = 650
-"""Atoms of the largest batch."""
+"""Atoms of the largest batch, unless said otherwise."""
 
 EXACT_UP_TO = {"so3lr": 80, "mace": 41, "mace_spice": 41}
 """Atoms of the largest molecule for autograd row by row."""
@@ -278,8 +278,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--backbone", nargs="+", choices=available, default=[x for x in available if x != "mace_spice"])
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="atoms, to the nearest alkane")
     parser.add_argument(
-        "--batches", nargs="+", type=int, default=list(BATCHES), help=f"up to {MOST_ATOMS} atoms in all"
+        "--batches", nargs="+", type=int, default=list(BATCHES), help="structures, up to --most-atoms in all"
     )
+    parser.add_argument("--most-atoms", type=int, default=MOST_ATOMS, help="of a batch")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hessian_speed.json")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="neither autograd nor finite differences")
@@ -297,7 +298,7 @@ def main(arguments: list[str] | None = None) -> None:
         wanted = [(s, b) for s, b in wanted if (name, len(alkane(s)), b) not in done]
         model = load_model(name, options.device) if wanted else None
         for size, batch in wanted:
-            if model is not None and (batch == 1 or batch * len(alkane(size)) <= MOST_ATOMS):
+            if model is not None and (batch == 1 or batch * len(alkane(size)) <= options.most_atoms):
                 cases.append(measure(name, model, size, batch, exact=not options.quick))
                 write_text(options.out, json.dumps(record, indent=1) + "\n")
     console = Console()

@@ -90,6 +90,13 @@ class TestBackbone:
         for one, other in zip(whole, BackboneLabeller(toy).label_many(many, [Target()] * 4), strict=True):
             np.testing.assert_allclose(one.hessian(), other.hessian(), atol=1e-11)
 
+    def test_a_structure_with_too_large_forces_stands_for_itself_alone(self, toy):
+        crushed = Atoms("CO", positions=[[0, 0, 0], [0, 0, 0.3]])
+        first, refused, last = BackboneLabeller(toy).label_many([bent("CH4"), crushed, bent("H2O")], [Target()] * 3)
+        assert isinstance(refused, BackboneError) and "a force on CO is" in str(refused)
+        np.testing.assert_allclose(first.hessian(), exact(toy, bent("CH4")), atol=1e-10)
+        np.testing.assert_allclose(last.hessian(), exact(toy, bent("H2O")), atol=1e-10)
+
     def test_distillation_gets_rows_of_the_usable_structures(self, toy):
         crushed = Atoms("CO", positions=[[0, 0, 0], [0, 0, 0.3]])
         usable = [bent("CH4"), bent("H2O")]

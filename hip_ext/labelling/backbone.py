@@ -26,8 +26,8 @@ from hip_ext.structures import Structures
 LARGEST_FORCE = 40.0
 """Structures with a larger force component (eV/Å) are refused: no potential means anything there."""
 
-ATOMS_AT_ONCE = 256
-"""Atoms of a batch: a pass of more is not faster on a CPU, and its graph takes much memory."""
+ATOMS_AT_ONCE, ATOMS_AT_ONCE_ON_GPU = 256, 8192
+"""Atoms of a batch: a pass of more is not faster on a CPU, and its graph takes memory; with fewer, a GPU is idle."""
 
 
 class BackboneLabeller(Labeller):
@@ -40,6 +40,7 @@ class BackboneLabeller(Labeller):
 
     def __init__(self, backbone: Backbone, batch: int = 16) -> None:
         self.backbone, self.batch = backbone, batch
+        self.atoms_at_once = ATOMS_AT_ONCE if backbone.device.type == "cpu" else ATOMS_AT_ONCE_ON_GPU
         self.method = f"{backbone.kind} {backbone.source.name}"
 
     @property
@@ -61,49 +62,68 @@ class BackboneLabeller(Labeller):
             StructureError: the structure cannot be used.
             BackboneError: an element is unknown, a number is not finite, or a force beyond `LARGEST_FORCE`.
         """
-        return self.label_many([atoms], [target])[0]
+        (found,) = self.label_many([atoms], [target])
+        if isinstance(found, HipExtError):
+            raise found
+        return found
 
-    def label_many(self, many: Sequence[Atoms], targets: Sequence[Target]) -> list[HessianRecord]:
-        """See `Labeller.label_many`."""
-        records: list[HessianRecord] = []
+    def label_many(self, many: Sequence[Atoms], targets: Sequence[Target]) -> list[HessianRecord | HipExtError]:
+        """See `Labeller.label_many`; structures with too large forces are left out after the first pass."""
+        found: list[HessianRecord | HipExtError] = []
         start = 0
         for stop in range(1, len(many) + 1):
-            if stop == len(many) or sum(map(len, many[start : stop + 1])) > ATOMS_AT_ONCE:
-                records += self._label(many[start:stop], targets[start:stop])
+            if stop == len(many) or sum(map(len, many[start : stop + 1])) > self.atoms_at_once:
+                found += self._checked(many[start:stop], targets[start:stop])
                 start = stop
-        return records
+        return found
 
-    def _label(self, many: Sequence[Atoms], targets: Sequence[Target]) -> list[HessianRecord]:
-        structures = Structures.from_ase(list(many), dtype=self.backbone.dtype, device=self.backbone.device)
+    def _checked(self, many: Sequence[Atoms], targets: Sequence[Target]) -> list[HessianRecord | HipExtError]:
+        """One batch: what is refused for its forces stands in the place of its record."""
+        structures = self._structures(many)
         found = self.backbone.evaluate(structures)
-        energy, forces = found.energy.tolist(), found.forces.detach().cpu().numpy()
+        sizes = structures.sizes
+        energies, forces = found.energy.tolist(), np.split(found.forces.detach().cpu().numpy(), np.cumsum(sizes)[:-1])
+        refused = {m: _too_large(atoms, forces[m]) for m, atoms in enumerate(many)}
+        kept = [m for m, problem in refused.items() if problem is None]
+        if kept:
+            if len(kept) < len(many):
+                structures = self._structures([many[m] for m in kept])
+            bare = [replace(self._record(many[m]), energy=energies[m], forces=forces[m]) for m in kept]
+            records = dict(zip(kept, self._with_rows(structures, bare, [targets[m] for m in kept]), strict=True))
+        return [refused[m] or records[m] for m in range(len(many))]
+
+    def _structures(self, many: Sequence[Atoms]) -> Structures:
+        return Structures.from_ase(list(many), dtype=self.backbone.dtype, device=self.backbone.device)
+
+    def _with_rows(
+        self, structures: Structures, bare: Sequence[HessianRecord], targets: Sequence[Target]
+    ) -> list[HessianRecord]:
+        """Records of a batch with what is wanted of their Hessians."""
         bounds = structures.ptr.tolist()
         parts = [slice(a, b) for a, b in pairwise(bounds)]
-        for atoms, part in zip(many, parts, strict=True):
-            largest = np.abs(forces[part]).max()
-            if not largest < LARGEST_FORCE:
-                raise BackboneError(
-                    f"a force on {atoms.symbols} is {largest:.3g} eV/Å: beyond {LARGEST_FORCE} is no use"
-                )
-        directions = [target.directions(len(atoms)) for atoms, target in zip(many, targets, strict=True)]
+        directions = [target.directions(len(record.numbers)) for record, target in zip(bare, targets, strict=True)]
         passes = np.zeros((max(map(len, directions)), structures.num_atoms, 3))
         for part, given in zip(parts, directions, strict=True):
             passes[: len(given), part] = given
         vectors = torch.as_tensor(passes, dtype=self.backbone.dtype, device=self.backbone.device)
         products = hessian_vector_product(self.backbone, structures, vectors).cpu().numpy()
         return [
-            filled(
-                replace(self._record(atoms), energy=energy[m], forces=forces[part]),
-                target,
-                products[: len(given), part],
-            )
-            for m, (atoms, part, given, target) in enumerate(zip(many, parts, directions, targets, strict=True))
+            filled(record, target, products[: len(given), part])
+            for record, part, given, target in zip(bare, parts, directions, targets, strict=True)
         ]
 
     def _record(self, atoms: Atoms) -> HessianRecord:
         bare = atoms.copy()
         bare.calc = None
         return HessianRecord.from_atoms(bare, method=self.method)
+
+
+def _too_large(atoms: Atoms, forces: NDArray[np.floating[Any]]) -> BackboneError | None:
+    """Why the structure is refused for its forces, eV/Å, [N, 3]."""
+    largest = np.abs(forces).max()
+    if largest < LARGEST_FORCE:
+        return None
+    return BackboneError(f"a force on {atoms.symbols} is {largest:.3g} eV/Å: beyond {LARGEST_FORCE} is no use")
 
 
 def label(
@@ -122,7 +142,7 @@ def label(
     labeller = BackboneLabeller(backbone, batch=len(many))
     targets = [Target(atoms=np.asarray(atoms)) for atoms in labelled]
     try:
-        return labeller.label_many(many, targets)
+        return [found for found in labeller.label_many(many, targets) if isinstance(found, HessianRecord)]
     except HipExtError:
         records = []
         for atoms, target in zip(many, targets, strict=True):

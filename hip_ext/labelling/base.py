@@ -20,7 +20,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hip_ext.data.record import HessianRecord
-from hip_ext.errors import ConfigError, StructureError
+from hip_ext.errors import ConfigError, HipExtError, StructureError
 
 Array = NDArray[np.float64]
 
@@ -87,8 +87,8 @@ class Labeller(ABC):
             HipExtError: the structure, or the target for it, cannot be labelled.
         """
 
-    def label_many(self, many: Sequence[Atoms], targets: Sequence[Target]) -> list[HessianRecord]:
-        """The same for several structures; one that cannot be labelled fails them all."""
+    def label_many(self, many: Sequence[Atoms], targets: Sequence[Target]) -> list[HessianRecord | HipExtError]:
+        """The same for several structures: each one's record, or why it has none. An error fails them all."""
         return [self.label(atoms, target) for atoms, target in zip(many, targets, strict=True)]
 
 

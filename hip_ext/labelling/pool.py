@@ -9,7 +9,7 @@ from itertools import islice
 from ase import Atoms
 
 from hip_ext.data.record import HessianRecord
-from hip_ext.errors import reason_of
+from hip_ext.errors import HipExtError, reason_of
 from hip_ext.labelling.base import Labeller, LabellerFactory
 from hip_ext.labelling.tasks import Task
 from hip_ext.processes import DIED, work_in_processes
@@ -46,4 +46,7 @@ def label_tasks(labeller: Labeller, tasks: Sequence[Task]) -> Done:
         if len(tasks) > 1:
             return [done for task in tasks for done in label_tasks(labeller, [task])]
         return [(tasks[0].key, reason_of(error))]
-    return [(task.key, record) for task, record in zip(tasks, records, strict=True)]
+    return [
+        (task.key, reason_of(found) if isinstance(found, HipExtError) else found)
+        for task, found in zip(tasks, records, strict=True)
+    ]
