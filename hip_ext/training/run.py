@@ -147,7 +147,9 @@ def train(
     objective = Objective(backbone, model.head, config.loss, statistics.coverage, references, bool(trained))
     try:
         if state is None or state["step"] < config.run.steps:
+            device = backbone.device
             _fit(config, folder, model, objective, train_part, validation, statistics, origin, state, stages)
+            objective.to(device)  # Lightning leaves everything on the CPU
         if not first:
             return TrainingResult(model, {}, folder / CHECKPOINT, [], {})
         return TrainingResult(*finish(config, folder, model, objective, train_part, validation, about or {}))
