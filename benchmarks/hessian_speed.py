@@ -34,9 +34,11 @@ from rich.console import Console
 from rich.table import Table
 from speed_cases import BACKBONES, HEAD, WEIGHTS, alkane, load_model
 
-from hip_ext import HessianModel
+from hip_ext import HeadConfig, HessianModel
 from hip_ext.atomic import atomic_path, write_text
+from hip_ext.checkpoint import read_config
 from hip_ext.reference import autograd_hessian, finite_difference_hessian
+from hip_ext.shipped import checkpoints_folder
 from hip_ext.structures import Structures
 
 SIZES, BATCHES = (10, 20, 40, 80), (1, 8, 32)
@@ -193,7 +195,7 @@ def _resident(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
-def machine(device: str) -> dict[str, Any]:
+def machine(device: str, head: HeadConfig) -> dict[str, Any]:
     """Where and with what it was measured."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
@@ -211,7 +213,7 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": versions,
-        "head": HEAD.model_dump(),
+        "head": head.model_dump(),
         "dtype": "float32",
     }
 
@@ -282,21 +284,23 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--most-atoms", type=int, default=MOST_ATOMS, help="of a batch")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hessian_speed.json")
+    parser.add_argument("--head", help="a checkpoint that ships, for a head of its size")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="neither autograd nor finite differences")
     parser.add_argument("--resume", action="store_true", help="keep the cases that the output holds already")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    head = read_config(checkpoints_folder() / options.head).head if options.head else HEAD
 
     cases: list[Case] = []
     if options.resume and options.out.exists():
         cases = json.loads(options.out.read_text(encoding="utf-8"))["cases"]
     done = {(case["backbone"], case["atoms"], case["batch"]) for case in cases}
-    record = {"machine": machine(options.device), "cases": cases}
+    record = {"machine": machine(options.device, head), "cases": cases}
     for name in options.backbone:
         wanted = [(size, batch) for batch in options.batches for size in options.sizes]
         wanted = [(s, b) for s, b in wanted if (name, len(alkane(s)), b) not in done]
-        model = load_model(name, options.device) if wanted else None
+        model = load_model(name, options.device, head) if wanted else None
         for size, batch in wanted:
             if model is not None and (batch == 1 or batch * len(alkane(size)) <= options.most_atoms):
                 cases.append(measure(name, model, size, batch, exact=not options.quick))

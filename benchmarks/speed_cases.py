@@ -58,13 +58,13 @@ def alkane(atoms: int, seed: int = 0) -> Atoms:
     return molecule
 
 
-def load_model(name: str, device: str) -> HessianModel:
+def load_model(name: str, device: str, head: HeadConfig = HEAD) -> HessianModel:
     """A backbone of `BACKBONES` in float32 with an untrained head.
 
     Raises:
         FileNotFoundError: the trained weights of "mace_spice" are not there.
     """
-    return attach_head(_backbone(name, device), HEAD)
+    return attach_head(_backbone(name, device), head)
 
 
 def _backbone(name: str, device: str) -> Backbone:

@@ -54,7 +54,6 @@ ARMS = {
     "sella": SearchSettings("sella", fmax=FMAX, steps=STEPS),
     "none": SearchSettings("guess", fmax=FMAX, steps=STEPS),
 }
-MODEL = "hip-so3lr-organic"
 
 
 class Judge:
@@ -163,18 +162,18 @@ def one_reaction(path: Path, arms: list[str], model: HessianModel) -> tuple[list
     return records, found
 
 
-def measure(folder: Path, work: Path, count: int, exact: int) -> None:
+def measure(folder: Path, work: Path, count: int, exact: int, name: str, chosen: list[str]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     journal = work / "reactions.jsonl"
     done = {json.loads(line)["reaction"] for line in journal.read_text().splitlines()} if journal.exists() else set()
     files = sorted(folder.glob("*.xyz"))
     random.Random(6).shuffle(files)
-    model = from_pretrained(MODEL)
+    model = from_pretrained(name)
     for index, path in enumerate(files[:count]):
         if path.stem in done:
             continue
         also = index % 2 == 0 and index < 2 * exact
-        arms = [name for name in ARMS if also or not name.startswith("exact")]
+        arms = [arm for arm in chosen if also or not arm.startswith("exact")]
         # In turns, because whoever is first also pays for what jax compiles for this number of atoms.
         arms = arms[index % len(arms) :] + arms[: index % len(arms)]
         try:
@@ -221,7 +220,7 @@ def compare(records: list[dict], names: list[str]) -> dict:
     """Whose failure it is, over the reactions on which exact Hessians were tried as well."""
     by = {(r["reaction"], r.get("arm")): r for r in records}
     found = {}
-    for arm in ARMS:
+    for arm in {record.get("arm"): None for record in records if "arm" in record}:
         pairs = [(by[n, arm], by[n, "exact"]) for n in names if (n, arm) in by and (n, "exact") in by]
         found[arm] = {
             "both_found": sum(good(a) and good(b) for a, b in pairs),
@@ -232,20 +231,20 @@ def compare(records: list[dict], names: list[str]) -> dict:
     return found
 
 
-def report(work: Path, out: Path | None) -> None:
+def report(work: Path, out: Path | None, name: str, chosen: list[str]) -> None:
     records = [json.loads(line) for line in (work / "reactions.jsonl").read_text().splitlines()]
     every = list(dict.fromkeys(r["reaction"] for r in records))
     exact = [n for n in every if any(r["reaction"] == n and r.get("arm") == "exact" for r in records)]
-    cheap = [arm for arm in ARMS if not arm.startswith("exact")]
+    cheap = [arm for arm in chosen if not arm.startswith("exact")]
     stable = {r["reaction"]: all(r["ends_stable"]) for r in records if "ends_stable" in r}
     result = {
-        "model": MODEL,
+        "model": name,
         "fmax": FMAX,
         "steps": STEPS,
         "all": {"reactions": len(every), "ends_stable": sum(stable.values()), "arms": summary(records, cheap, every)},
         "with_exact": {
             "reactions": len(exact),
-            "arms": summary(records, list(ARMS), exact),
+            "arms": summary(records, chosen, exact),
             "beside_exact": compare(records, exact),
         },
     }
@@ -269,12 +268,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/transition_states"))
     parser.add_argument("--count", type=int, default=120, help="reactions")
     parser.add_argument("--exact", type=int, default=60, help="so many, every second, also with exact Hessians")
+    parser.add_argument("--model", default="hip-so3lr-organic", help="checkpoint on SO3LR")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.folder is not None:
-        measure(options.folder, options.work, options.count, options.exact)
-    report(options.work, options.out)
+        measure(options.folder, options.work, options.count, options.exact, options.model, options.arms)
+    report(options.work, options.out, options.model, options.arms)
 
 
 if __name__ == "__main__":
