@@ -259,7 +259,8 @@ def report(work: Path, out: Path | None, name: str, chosen: list[str]) -> None:
             )
     print(json.dumps(result["with_exact"]["beside_exact"], indent=1))
     if out is not None:
-        write_text(out, json.dumps(result | {"records": records}, indent=1) + "\n")
+        lines = ",\n".join(json.dumps(record) for record in records)
+        write_text(out, json.dumps(result, indent=1)[:-2] + f',\n "records": [\n{lines}\n]}}\n')
 
 
 def main() -> None:
