@@ -137,6 +137,18 @@ class TestRelaxation:
         )
         assert np.array_equal(start.positions, molecule("H2O").positions)
 
+    @pytest.mark.parametrize("optimizer", ["newton", "bfgs"])
+    def test_the_way_is_kept_where_it_is_asked_for(self, toy, optimizer):
+        settings = RelaxSettings(optimizer, "exact", 1e-4, 100, int(optimizer == "newton"), "none")
+        task = Task("water", (molecule("H2O"),))
+        plain, kept = Relaxation(toy, settings)(task), Relaxation(toy, settings, trajectory=True)(task)
+        assert set(plain.frames) == {"relaxed"} and plain.values == kept.values
+        way = kept.frames["trajectory"]
+        assert len(way) == kept.values["steps"] + 1 and np.array_equal(way[0].positions, task.atoms.positions)
+        assert np.array_equal(way[-1].positions, kept.frames["relaxed"][0].positions)
+        assert (way[0].info["energy"], way[-1].info["energy"]) == (kept.values["start_energy"], kept.values["energy"])
+        assert way[-1].info["largest_force"] == kept.values["largest_force"] < way[0].info["largest_force"]
+
     def test_a_second_time_takes_no_step_and_says_so(self, toy):
         first = Relaxation(toy, EXACT)(Task("a", (molecule("H2O"),)))
         second = Relaxation(toy, EXACT)(Task("a", first.frames["relaxed"]))

@@ -70,7 +70,7 @@ def test_inversion_of_ammonia(run):
     saddle, path = read(folder / "saddle.extxyz"), read(folder / "path.extxyz", index=":")
     centred = saddle.positions - saddle.positions.mean(axis=0)
     assert np.linalg.svd(centred)[1][2] < 0.02  # planar
-    assert saddle.arrays["reacting_mode"].shape == (4, 3)
+    assert saddle.arrays["reacting_mode"].shape == (4, 3) and saddle.arrays["modes"].shape == (4, 18)
     assert aligned_rmsd(read(folder / "reactant.extxyz"), path[0]) < 0.1
     energies = [frame.info["energy"] if "energy" in frame.info else frame.get_potential_energy() for frame in path]
     assert np.argmax(energies) not in (0, len(path) - 1)

@@ -74,7 +74,7 @@ def relax(
     schedule = every if every is not None else int(optimizer is Optimizer.newton)
     settings = RelaxSettings(optimizer.value, hessian.value, fmax, steps, schedule, verify.value)
     tasks = tasks_of(files)
-    make = partial(make_relaxation, model, trust_source, settings)
+    make = partial(make_relaxation, model, trust_source, settings, trajectory=report is not None)
     stated = {"workflow": "relax", "model": model, **settings.as_dict()}
     with stopped_by_sigterm(), cluster_executor(scheduler) as executor, reporting() as told:
         counts = run_batch(
@@ -100,9 +100,9 @@ def relax(
         typer.echo(f"  and {len(noted) - 10} more with a remark in results.csv")
 
 
-def make_relaxation(model: str, trust_source: bool, settings: RelaxSettings) -> Relaxation:
+def make_relaxation(model: str, trust_source: bool, settings: RelaxSettings, trajectory: bool = False) -> Relaxation:
     """Loads a model, in the process that works with it."""
     from hip_ext.cli.inputs import load_model
     from hip_ext.workflows.relax import Relaxation
 
-    return Relaxation(load_model(model, trust_source), settings)
+    return Relaxation(load_model(model, trust_source), settings, trajectory)
