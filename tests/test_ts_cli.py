@@ -138,7 +138,7 @@ def test_minimum_in_place_of_a_saddle(tmp_path):
     for command in ("ts", "irc"):
         result = hip_ext(command, tmp_path / "water.xyz", code=1)
         assert "failed: " in result.stdout and "Traceback" not in result.output
-    assert "not a stationary point: the largest force is" in result.stdout  # of irc, which does not search
+    assert "no saddle: the largest force is" in result.stdout  # of irc, which does not search
 
 
 def test_without_sella_the_line_says_what_to_install(files, monkeypatch):
