@@ -160,7 +160,9 @@ def band_path(atoms: Atoms, names: str | None = None, npoints: int = 100) -> Ban
         ConfigError: there is no such path, or it has no length.
     """
     if not atoms.pbc.any():
-        raise StructureError("a structure without periodic directions has no phonon bands: use hip_ext.vibrations")
+        raise StructureError(
+            "a structure that is not periodic has no phonon bands: use hip_ext.vibrations, or hip-ext frequencies"
+        )
     try:
         path = atoms.cell.bandpath(names, npoints=npoints, pbc=atoms.pbc)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:

@@ -185,6 +185,8 @@ def test_untaught_elements_are_named(tmp_path, model, frames):
     finally:
         model.elements = []
     assert "the head was not taught N:" in hip_ext("hessian", frames, "-m", folder).stderr
+    write(tmp_path / "gold.xyz", Atoms("Au2", positions=[[0, 0, 0], [0, 0, 2.5]]))
+    assert "backbone does not know Au" in refused("hessian", tmp_path / "gold.xyz", "-m", folder)  # and no warning
 
 
 def test_single_atom_has_a_hessian_of_zeros_and_no_frequencies(checkpoint, tmp_path):
@@ -276,12 +278,14 @@ def test_wheel_finds_the_molecules(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("empty.xyz", b"", "cannot read"),
+        ("empty.xyz", b"", "it is empty"),
         ("no-frames.json", b"{}", "cannot read"),
-        ("text.xyz", b"this is not a structure\nat all\n", "cannot read"),
+        ("text.xyz", b"this is not a structure\nat all\n", "its first line is no number of atoms"),
         ("bytes.dat", bytes(range(256)) * 20, "cannot read"),
+        ("bytes.xyz", bytes(range(256)) * 20, "it is not text"),
+        ("words.txt", b"some words\n", "not in a format that ASE knows, such as .xyz"),
         ("cut.xyz", b"3\n\nO 0 0 0\nH 0 0", "cannot read"),
-        ("unknown.xyz", b"1\n\nQq 0 0 0\n", "cannot read"),
+        ("unknown.xyz", b"1\n\nQq 0 0 0\n", "there is no element 'Qq'"),
         ("nan.xyz", b"2\n\nO 0 0 0\nH nan 0 1\n", "not a finite number: atom 1"),
         ("no-atoms.xyz", b"0\n\n", "is empty"),
         ("dummy.xyz", b"2\n\nX 0 0 0\nH 0 0 1\n", "no element at atom 0"),

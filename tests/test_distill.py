@@ -235,9 +235,14 @@ def test_bad_sources_are_named(tmp_path):
         read_sources([f"smiles:{empty}"])
     with pytest.raises(DataError, match="cannot read"):
         read_sources([str(tmp_path / "missing.xyz")])
-    with pytest.raises(StructureError, match="not a finite number"):
+    with pytest.raises(StructureError, match=r"nan\.xyz, frame 0: .*not a finite number"):
         read_sources([str(tmp_path / "nan.xyz")])
     with pytest.raises(DataError, match="not a valid SMILES"):
         embed("C(C")
+    for classify in (split_key, formula):
+        with pytest.raises(DataError, match="not a valid SMILES string: 'hello'"):
+            classify("hello")
+    with pytest.raises(DataError, match="not a valid SMILES string: 'hello'"):
+        split_sources(["CCO", "hello"], LabelConfig())
     with pytest.raises(HipExtError, match="too few"):
         split_sources(["CCO"], LabelConfig())

@@ -398,6 +398,14 @@ def run(*arguments):
     return result
 
 
+def test_nothing_compared_is_no_success(so3lr, tmp_path):
+    ase.io.write(tmp_path / "atom.xyz", molecule("O"))
+    arguments = ("hip-so3lr-organic", tmp_path / "atom.xyz", "--out", tmp_path / "out")
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    said = " ".join(result.stdout.split())
+    assert result.exit_code == 1 and "a single atom has no vibration" in said and "Means" not in said
+
+
 def test_shipped_checkpoint_on_molecules(so3lr, tmp_path):
     ase.io.write(tmp_path / "frames.xyz", [molecule(name) for name in ("H2O", "CH3OH", "CH4")])
     out = tmp_path / "out"

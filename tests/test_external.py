@@ -329,10 +329,7 @@ def test_the_command_serves_until_it_is_ended(tmp_path):
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert "answering on s" in server.stderr.readline()
-            for _ in range(200):
-                if (tmp_path / "s").exists():
-                    break
-                time.sleep(0.05)
+            assert (tmp_path / "s").exists()  # it says so once it does
             orca_input(tmp_path, molecule("CH3OH"))
             done = run("external", "orca", "job_EXT.extinp.tmp", "--server", "s", cwd=tmp_path)
             assert done.returncode == 0, done.stderr
@@ -341,3 +338,10 @@ def test_the_command_serves_until_it_is_ended(tmp_path):
             server.terminate()
         server.wait(timeout=30)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_socket_that_cannot_be_made_is_one_line(tmp_path):
+    shipped_calculator()
+    done = run("external", "serve", "nowhere/s", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "cannot listen on nowhere/s: No such file or directory" in done.stderr

@@ -168,6 +168,8 @@ def test_units_and_formats_that_make_no_sense(tmp_path):
             work()
     with pytest.raises(DataError, match="there is no such file"):
         find_format(tmp_path / "nothing")
+    with pytest.raises(DataError, match="a folder without labels"):
+        find_format(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["lmdb", "aselmdb", "h5", "chk", "fchk", "hess", "xyz", "db"])

@@ -136,7 +136,8 @@ def test_bad_input_is_one_line(exact, tmp_path):
     (tmp_path / "object.npy").write_bytes(np.lib.format.magic(1, 0) + b"\x10\x00{'descr': '|O'}\n")
     assert "must have shape (12, 12), found (9, 9)" in refused(tmp_path / "ammonia.xyz", "--hessian", exact)
     assert "1 Hessians for 2 structures" in refused(tmp_path / "two.xyz", "--hessian", exact)
-    for name in ("broken.npz", "object.npy", "missing.npy"):
+    (tmp_path / "empty.txt").write_text("\n")
+    for name in ("broken.npz", "object.npy", "missing.npy", "empty.txt"):
         assert f"cannot read {tmp_path / name}" in refused(WATER, "--hessian", tmp_path / name)
     assert "found '.csv'" in refused(WATER, "--hessian", tmp_path / "h.csv")
     assert "--temperature must be a positive number, found 0" in refused(*given, "-T", 0)

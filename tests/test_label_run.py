@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 from label_cases import Springs
@@ -241,6 +242,14 @@ class TestCommand:
         code, text = command(water, "--out", tmp_path / "labels.lmdb", *arguments)
         assert code == 2
         assert text.startswith("hip-ext: error: ") and message in text and text.count("\n") == 1
+
+    def test_labelling_nothing_is_no_success(self, tmp_path, water):
+        write(tmp_path / "argon.xyz", Atoms("Ar", positions=[[0, 0, 0]]))  # which EMT does not know
+        common = ("--with", "calculator:emt", "--out", tmp_path / "labels.lmdb")
+        code, text = command(tmp_path / "argon.xyz", *common)
+        assert code == 1 and "0 labelled, 1 failed" in text
+        code, text = command(tmp_path / "argon.xyz", water, *common)
+        assert code == 0 and "12 labelled, 0 failed, 1 skipped" in text
 
     def test_missing_files_make_no_store(self, tmp_path):
         code, text = command(tmp_path / "none.xyz", "--with", "calculator:emt", "--out", tmp_path / "labels.lmdb")

@@ -87,7 +87,7 @@ def test_what_is_refused(crystal, tmp_path):
     flat.cell[:] = 0
     (tmp_path / "words.txt").write_text("no structure")
     for arguments, message in [
-        ((file("molecule.xyz", molecule("H2O")),), "molecule.xyz: a structure without periodic directions has no"),
+        ((file("molecule.xyz", molecule("H2O")),), "molecule.xyz: a structure that is not periodic has no"),
         ((file("flat.extxyz", flat),), "flat.extxyz: "),
         ((file("two.extxyz", [methanol_crystal()] * 2),), "two.extxyz: phonons are those of one structure, found 2"),
         ((file("salt.extxyz", bulk("NaCl", "rocksalt", 5.6)),), "does not know Na"),

@@ -431,6 +431,12 @@ def test_batch_goes_on_and_keeps_what_is_finished(tmp_path):
     saddle = good.frames["saddle"][0]
     assert np.abs(saddle.arrays["reacting_mode"]).max() <= 1 and saddle.info["imaginary_modes"] == 1
     assert len(saddle.info["frequencies"]) == 6
+    modes = saddle.arrays["modes"].reshape(4, 6, 3)
+    assert np.abs(modes[:, 0] / np.linalg.norm(modes[:, 0], axis=1).max()) == pytest.approx(
+        np.abs(saddle.arrays["reacting_mode"]), abs=1e-12
+    )
+    overlaps = np.einsum("i,ika,ila->kl", saddle.get_masses(), modes, modes)
+    assert overlaps == pytest.approx(np.eye(6), abs=1e-8)
     coordinate = [frame.info["path_coordinate"] for frame in good.frames["path"]]
     assert coordinate == sorted(coordinate) and 0.0 in coordinate
     assert "inversion,done" in (tmp_path / "run/results.csv").read_text()

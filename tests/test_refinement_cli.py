@@ -54,7 +54,7 @@ def test_refined_hessians_are_written_and_their_products_counted(checkpoint, fra
             assert one["estimated_rms_error"] == pytest.approx(judged.rms, rel=1e-6)
             assert one["estimated_relative_error"] == pytest.approx(judged.relative, rel=1e-6)
     table = hip_ext("hessian", frames, "-m", checkpoint, "--estimate-error", 1).stdout
-    assert "RMS error" in table and "%" in table
+    assert "RMS error" in table and "%" in table and "products" not in table
 
 
 def test_frequencies_of_all_products_are_exact(checkpoint, frames):
@@ -68,6 +68,18 @@ def test_frequencies_of_all_products_are_exact(checkpoint, frames):
 def test_the_lowest_mode_alone(checkpoint, frames):
     (water, _) = json.loads(hip_ext("hessian", frames, "-m", checkpoint, "--refine", "lowest", "--json").stdout)
     assert 1 <= water["products"] <= 3
+
+
+def test_products_are_told_wherever_they_were_made(checkpoint, frames, tmp_path):
+    page = tmp_path / "page.html"
+    table = hip_ext("hessian", frames, "-m", checkpoint, "--refine", 2).stdout
+    assert "products" in table.splitlines()[2] and [line.split()[-1] for line in table.splitlines()[4:6]] == ["2", "2"]
+    printed = hip_ext("frequencies", frames, "-m", checkpoint, "--refine", 2, "--report", page).stdout
+    assert printed.count("exact products 2,") == 2
+    assert page.read_text(encoding="utf-8").count("Exact products that refined the prediction: 2.") == 2
+    found = json.loads(hip_ext("frequencies", frames, "-m", checkpoint, "--refine", 2, "--json").stdout)
+    assert [one["products"] for one in found] == [2, 2]
+    assert "exact products" not in hip_ext("frequencies", frames, "-m", checkpoint).stdout
 
 
 @pytest.mark.parametrize(

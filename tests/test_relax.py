@@ -137,6 +137,18 @@ class TestRelaxation:
         )
         assert np.array_equal(start.positions, molecule("H2O").positions)
 
+    @pytest.mark.parametrize("optimizer", ["newton", "bfgs"])
+    def test_the_way_is_kept_where_it_is_asked_for(self, toy, optimizer):
+        settings = RelaxSettings(optimizer, "exact", 1e-4, 100, int(optimizer == "newton"), "none")
+        task = Task("water", (molecule("H2O"),))
+        plain, kept = Relaxation(toy, settings)(task), Relaxation(toy, settings, trajectory=True)(task)
+        assert set(plain.frames) == {"relaxed"} and plain.values == kept.values
+        way = kept.frames["trajectory"]
+        assert len(way) == kept.values["steps"] + 1 and np.array_equal(way[0].positions, task.atoms.positions)
+        assert np.array_equal(way[-1].positions, kept.frames["relaxed"][0].positions)
+        assert (way[0].info["energy"], way[-1].info["energy"]) == (kept.values["start_energy"], kept.values["energy"])
+        assert way[-1].info["largest_force"] == kept.values["largest_force"] < way[0].info["largest_force"]
+
     def test_a_second_time_takes_no_step_and_says_so(self, toy):
         first = Relaxation(toy, EXACT)(Task("a", (molecule("H2O"),)))
         second = Relaxation(toy, EXACT)(Task("a", first.frames["relaxed"]))
@@ -238,7 +250,7 @@ class TestCommand:
         (tmp_path / "bad.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0.01\n")
         arguments = (tmp_path / "good.xyz", tmp_path / "bad.xyz", "--out", tmp_path / "run", "--fmax", 0.02)
         result = command(*arguments, "--json")
-        assert result.exit_code == 0, result.output
+        assert result.exit_code == 1, result.output  # not everything that was asked for was found
         water, methanol, bad = json.loads(result.stdout)
         assert water["status"] == methanol["status"] == "done" and water["steps"] < 10
         assert water["largest_force"] <= 0.02
@@ -249,7 +261,8 @@ class TestCommand:
         assert [atoms.info["name"] for atoms in ends] == ["good.xyz#0", "good.xyz#1"]
         assert ends[0].get_potential_energy() == pytest.approx(water["energy"], abs=1e-3)
         again = command(*arguments)
-        assert "0 done, 0 failed, 3 skipped" in again.output and "overlap" in again.output
+        assert "0 done, 0 failed, 3 skipped" in again.output and "overlap" in again.output and again.exit_code == 1
+        assert command(tmp_path / "good.xyz", "--out", tmp_path / "fine", "--fmax", 0.02).exit_code == 0
         other = command(*arguments, "--steps", 7)
         assert other.exit_code == 2 and "steps = 200, now it is 7" in other.output
 
@@ -260,9 +273,17 @@ class TestCommand:
             (["{water}", "--hessian", "none"], "Newton steps need a Hessian"),
             (["{water}", "--jobs", "0"], "number of jobs is 0"),
             (["{water}", "--model", "nothing"], "nothing"),
+            (["{empty}"], "empty.xyz: it is empty"),
+            (["{close}"], "close.xyz#0 cannot be relaxed: atoms 0 and 1 overlap: 0.01 Å apart"),
+            (["{nan}", "{close}"], "nan.xyz#0 cannot be relaxed, nor can the other 1: structure has a position"),
         ],
     )
     def test_refusals_are_one_line(self, tmp_path, arguments, message):
+        contents = {"empty": "", "close": "2\n\nH 0 0 0\nH 0 0 0.01\n", "nan": "1\n\nH 0 0 nan\n"}
+        for name, content in contents.items():
+            (tmp_path / f"{name}.xyz").write_text(content)
         write(tmp_path / "water.xyz", molecule("H2O"))
-        result = command(*(a.format(water=tmp_path / "water.xyz") for a in arguments), "--out", tmp_path / "run")
+        files = {name: tmp_path / f"{name}.xyz" for name in ("water", *contents)}
+        result = command(*(a.format(**files) for a in arguments), "--out", tmp_path / "run")
         assert result.exit_code == 2 and message in result.output, result.output
+        assert result.stderr.count("\n") == 1 and not result.stdout

@@ -113,12 +113,31 @@ def test_phonons(folder, tmp_path):
     assert scene["n"] == 8 * 6 and len(scene["cell"]) == 72
 
 
-def test_relaxations(folder, tmp_path):
+def test_relaxations(folder, tmp_path, visit):
     page = tmp_path / "relaxed.html"
     arguments = ("relax", folder / "water.xyz", folder / "up.xyz", "--out", tmp_path / "run", "--report", page)
-    assert f"written to {page}" in hip_ext(*arguments).stdout
-    assert [scene["n"] for scene in scenes(page.read_text(encoding="utf-8"))] == [3, 4]
+    (water, _) = json.loads(hip_ext(*arguments, "--json").stdout)
+    ends, ways = scenes(page.read_text(encoding="utf-8"))[::2], scenes(page.read_text(encoding="utf-8"))[1::2]
+    assert [scene["n"] for scene in ends] == [3, 4]
     assert "All results" in words(page) and "minimum" in words(page)
+    assert ways[0]["frames"] == water["steps"] + 1 > 1
+    assert ways[0]["captions"][0].startswith("start, 0.000 eV")
+    fallen = f"{water['start_energy'] - water['energy']:.3f}"
+    assert ways[0]["captions"][-1].startswith(f"end, −{fallen} eV")
+    opened = visit(page)
+    profile = opened.get_by_role("listbox", name="Relaxation").first
+    profile.focus()
+    for key, caption in (("End", ways[0]["captions"][-1]), ("Home", ways[0]["captions"][0])):
+        opened.keyboard.press(key)
+        assert opened.locator(".caption").first.inner_text() == caption
+
+
+def test_relaxations_that_were_done_before_a_page_was_wanted(folder, tmp_path):
+    page = tmp_path / "relaxed.html"
+    hip_ext("relax", folder / "water.xyz", "--out", tmp_path / "run")
+    hip_ext("relax", folder / "water.xyz", folder / "up.xyz", "--out", tmp_path / "run", "--report", page)
+    found = scenes(page.read_text(encoding="utf-8"))
+    assert [(scene["n"], scene["frames"] > 1) for scene in found] == [(3, False), (4, False), (4, True)]
 
 
 def test_a_transition_state_and_its_path(folder, tmp_path, visit):
@@ -126,8 +145,9 @@ def test_a_transition_state_and_its_path(folder, tmp_path, visit):
         pytest.importorskip(package, reason=f"needs {package}")
     page = tmp_path / "ts.html"
     (found,) = json.loads(hip_ext("ts", folder / "up.xyz", folder / "down.xyz", "--report", page, "--json").stdout)
-    path, mode, *ends = scenes(page.read_text(encoding="utf-8"))
-    assert path["frames"] > 4 and mode["captions"] == [f"Mode 1: {-found['imaginary_wavenumber']:.1f}i cm⁻¹"]
+    path, modes, *ends = scenes(page.read_text(encoding="utf-8"))
+    assert path["frames"] > 4 and modes["captions"][0] == f"Mode 1: {-found['imaginary_wavenumber']:.1f}i cm⁻¹"
+    assert len(modes["captions"]) == 6 and "can be animated" not in words(page)
     assert [scene["captions"][0].split(":")[0] for scene in ends] == ["Reactant", "Product", "Guess"]
     highest = path["captions"][path["start"]]
     assert highest.startswith(f"saddle, {found['forward_barrier']:.3f} eV")
@@ -136,6 +156,9 @@ def test_a_transition_state_and_its_path(folder, tmp_path, visit):
     opened.get_by_role("listbox", name="Reaction path").focus()
     opened.keyboard.press("Home")
     assert opened.locator(".caption").inner_text() == path["captions"][0]
+    opened.get_by_role("listbox", name="Modes of the saddle").focus()
+    opened.keyboard.press("End")
+    assert opened.locator(".caption").inner_text() == modes["captions"][-1]
 
 
 def test_a_search_without_a_saddle_is_reported_too(folder, tmp_path):

@@ -46,6 +46,8 @@ def files(tmp_path_factory):
     for name, frames in structures.items():
         write(folder / f"{name}.xyz", frames)
     (folder / "broken.xyz").write_text("not a structure\n")
+    (folder / "close.xyz").write_text("3\n\nO 0 0 0\nH 0 0 0.01\nH 0 1 0\n")
+    (folder / "pair.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0.7\n")
     return folder
 
 
@@ -70,7 +72,7 @@ def test_inversion_of_ammonia(run):
     saddle, path = read(folder / "saddle.extxyz"), read(folder / "path.extxyz", index=":")
     centred = saddle.positions - saddle.positions.mean(axis=0)
     assert np.linalg.svd(centred)[1][2] < 0.02  # planar
-    assert saddle.arrays["reacting_mode"].shape == (4, 3)
+    assert saddle.arrays["reacting_mode"].shape == (4, 3) and saddle.arrays["modes"].shape == (4, 18)
     assert aligned_rmsd(read(folder / "reactant.extxyz"), path[0]) < 0.1
     energies = [frame.info["energy"] if "energy" in frame.info else frame.get_potential_energy() for frame in path]
     assert np.argmax(energies) not in (0, len(path) - 1)
@@ -111,6 +113,8 @@ def test_many_go_on_after_what_cannot_be_used_and_are_resumed(files, tmp_path):
         (["up.xyz", "up.xyz"], "are one structure"),
         (["crystal.xyz"], "is periodic"),
         (["broken.xyz"], "cannot read"),
+        (["close.xyz"], "close.xyz: the calculator fails at this geometry: two atoms on one spot"),
+        (["pair.xyz"], "pair.xyz: the guess has 2 atoms"),
         (["none.xyz"], "there is no such file"),
         (["up.xyz", "down.xyz", "flat.xyz"], "--each"),
         (["--each", "up.xyz", "down.xyz"], "add --out FOLDER"),
@@ -134,6 +138,7 @@ def test_minimum_in_place_of_a_saddle(tmp_path):
     for command in ("ts", "irc"):
         result = hip_ext(command, tmp_path / "water.xyz", code=1)
         assert "failed: " in result.stdout and "Traceback" not in result.output
+    assert "no saddle: the largest force is" in result.stdout  # of irc, which does not search
 
 
 def test_without_sella_the_line_says_what_to_install(files, monkeypatch):

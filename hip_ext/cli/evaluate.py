@@ -13,6 +13,9 @@ from hip_ext.cli.options import JsonOption, TrustOption
 from hip_ext.cli.output import print_json, print_tables, table
 from hip_ext.errors import ConfigError
 
+NOTHING = 1
+"""Exit code where everything could be read and no Hessian could be compared."""
+
 
 class Against(StrEnum):
     """Which Hessians count as exact."""
@@ -49,7 +52,10 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default where the models are.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how good Hessians are: errors, spectra, modes, ZPE, free energy; tables and a page with plots."""
+    """Measure how good Hessians are: errors, spectra, modes, ZPE, free energy; tables and a page with plots.
+
+    Exits with 1 if nothing could be compared.
+    """
     if len(inputs) < 2:
         raise ConfigError(f"at least one model and the data expected, found only {inputs[0]!r}")
     from hip_ext.evaluation.inputs import check_names, load_contestant, read_data
@@ -66,10 +72,14 @@ def evaluate(
     total = len(data.records) if limit is None else min(limit, len(data.records))
     with progress(total, "Evaluation") as advance:
         summary = run(contestants, data, out, settings, advance)
+    compared = any(result["evaluated"] for result in summary["results"])
     if as_json:
         print_json(summary)
-        return
-    print_tables(_overview(summary), *_problems(summary), f"written to {out}: summary.md, summary.json, report.html")
+    else:
+        written = f"written to {out}: summary.md, summary.json, report.html"
+        print_tables(*([_overview(summary)] if compared else []), *_problems(summary), written)
+    if not compared:
+        raise typer.Exit(NOTHING)
 
 
 def _overview(summary: dict[str, Any]) -> Any:

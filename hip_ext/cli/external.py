@@ -92,8 +92,7 @@ def serve(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the socket is removed then too
     units = _units(model, trust_source, method)
-    print(f"hip-ext: answering on {socket}", file=sys.stderr)
-    answer_all(units, socket)
+    answer_all(units, socket, lambda: print(f"hip-ext: answering on {socket}", file=sys.stderr))
 
 
 def orca_main() -> None:

@@ -31,6 +31,7 @@ FIGURES = (
     ("max", "largest entry", "eV/Å²"),
     ("asymmetry", "max |H − Hᵀ|", "eV/Å²"),
     ("sum_rule_residual", "max |Σ H| over atoms", "eV/Å²"),
+    ("products", "exact products", ""),
     ("mae", "MAE against the exact Hessian", "eV/Å²"),
     ("seconds", "time", "s"),
     ("exact_seconds", "time of the exact Hessian", "s"),
@@ -114,9 +115,11 @@ def _report(path: Path, file: Path, made: list[Made], summaries: list[dict[str, 
 
 
 def _print(summaries: list[dict[str, Any]], title: str, written: list[Path]) -> None:
+    refined = any("products" in one for one in summaries)
     columns = ["", "formula", "N", "mean |H|", "min", "max", "|H − Hᵀ|", "|Σ H|", "s"]
     compared = "mae" in summaries[0]
     estimated = "estimated_rms_error" in summaries[0]
+    columns += ["products"] if refined else []
     columns += ["MAE", "exact s", "speed-up"] if compared else []
     rows = table(*columns, *(["RMS error ≈", "relative ≈"] if estimated else []))
     for index, one in enumerate(summaries):
@@ -124,6 +127,8 @@ def _print(summaries: list[dict[str, Any]], title: str, written: list[Path]) -> 
         cells += [f"{one[name]:.4f}" for name in ("mean_abs", "min", "max")]
         cells += [f"{one[name]:.1e}" for name in ("asymmetry", "sum_rule_residual")]
         cells += [f"{one['seconds']:.3f}"]
+        if refined:
+            cells.append(str(one.get("products", 0)))
         if compared:
             cells += [f"{one['mae']:.4f}", f"{one['exact_seconds']:.3f}", f"{one['speed_up']:.1f}×"]
         if estimated:

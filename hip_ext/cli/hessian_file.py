@@ -44,7 +44,10 @@ def _read(path: Path) -> list[Any]:
     if path.suffix == ".json":
         return [one["hessian"] for one in json.loads(path.read_text(encoding="utf-8"))]
     if path.suffix == ".txt":
-        return [np.loadtxt(path)]
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise ValueError("it is empty")
+        return [np.loadtxt(text.splitlines())]
     loaded = np.load(path, allow_pickle=False)
     if path.suffix == ".npy":
         return [loaded]

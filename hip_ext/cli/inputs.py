@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hip_ext.errors import DataError, HipExtError, MissingDependencyError
+from hip_ext.errors import HipExtError, MissingDependencyError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,25 +23,14 @@ def read_frames(path: Path) -> list[Atoms]:
         DataError: there is no such file, ASE cannot read it, or it has no structure.
         StructureError: a structure is empty or not finite; see `Structures.from_ase`.
     """
-    if not path.is_file():
-        raise DataError(f"cannot read {path}: {'it is not a file' if path.exists() else 'there is no such file'}")
-    import ase.io
-
+    from hip_ext.structure_files import read_structures
     from hip_ext.structures import Structures
 
-    try:
-        # Parsers meet any content at all, and warn about what is no concern of a Hessian.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = ase.io.read(path, index=":", do_not_split_by_at_sign=True)
-    except Exception as error:
-        raise DataError(f"cannot read {path}: {_reason(error)}") from None
-    if not found:
-        raise DataError(f"cannot read {path}: there is no structure in it")
+    found = read_structures(path)
     for index, atoms in enumerate(found):
         with named(path, index, len(found)):
             Structures.from_ase(atoms)
-    return list(found)
+    return found
 
 
 @contextmanager
@@ -79,15 +68,10 @@ def untaught(model: HessianModel, frames: list[Atoms]) -> str:
         return "the head is untrained: its Hessians mean nothing"
     from ase.data import chemical_symbols
 
-    unknown = sorted({int(z) for atoms in frames for z in atoms.numbers} - set(model.elements))
+    # What the backbone does not know either is an error, and that is said elsewhere.
+    here = {int(z) for atoms in frames for z in atoms.numbers} & set(model.backbone.elements)
+    unknown = sorted(here - set(model.elements))
     if not unknown:
         return ""
     names = ", ".join(chemical_symbols[z] for z in unknown)
     return f"the head was not taught {names}: expect large errors, or use --method autograd"
-
-
-def _reason(error: Exception) -> str:
-    """The first line of another library's error, or its name where it says nothing."""
-    line = (str(error).strip().splitlines() or [""])[0].strip()
-    bare = not line or isinstance(error, (KeyError, IndexError, AssertionError, StopIteration))
-    return f"not in a format that ASE knows ({type(error).__name__}{': ' + line if line else ''})" if bare else line

@@ -11,6 +11,9 @@ import typer
 
 from hip_ext.errors import ConfigError
 
+NOTHING = 1
+"""Exit code where every file could be read and no structure could be labelled."""
+
 
 def label(
     files: Annotated[
@@ -52,7 +55,10 @@ def label(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON on stdout.")] = False,
 ) -> None:
-    """Label structures with Hessians; may be stopped at any time and started again."""
+    """Label structures with Hessians; may be stopped at any time and started again.
+
+    Exits with 1 if there were structures and none could be labelled.
+    """
     from functools import partial
 
     from hip_ext.cli.output import print_json
@@ -72,10 +78,12 @@ def label(
         failures = store.failures()
     if as_json:
         print_json({"labelled": counts.labelled, "failed": counts.failed, "skipped": counts.skipped})
-        return
-    typer.echo(f"{counts.labelled} labelled, {counts.failed} failed, {counts.skipped} skipped: {out}")
-    for key, reason in list(failures.items())[:5] if counts.failed else ():
-        typer.echo(f"  {key}: {reason}")
+    else:
+        typer.echo(f"{counts.labelled} labelled, {counts.failed} failed, {counts.skipped} skipped: {out}")
+        for key, reason in list(failures.items())[:5] if counts.failed else ():
+            typer.echo(f"  {key}: {reason}")
+    if counts.failed and not counts.labelled and not counts.skipped:
+        raise typer.Exit(NOTHING)
 
 
 def _grid(text: str | None) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hip_ext.cli.reporting import check_page
-from hip_ext.errors import ConfigError, HipExtError
+from hip_ext.errors import BackboneError, ConfigError, HipExtError, StructureError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -108,7 +108,11 @@ def work(
             raise ConfigError(f"{len(tasks)} reactions need a folder for their results: add --out FOLDER")
         if tasks[0].problem:
             raise ConfigError(tasks[0].problem)
-        outcomes = [make()(tasks[0])]
+        run = make()
+        try:
+            outcomes = [run(tasks[0])]
+        except (StructureError, BackboneError) as error:
+            raise type(error)(f"{', '.join(map(str, files))}: {error}") from None
     else:
         outcomes = _batch(make, tasks, out, {"model": model, "known": known} | _stated(settings), jobs, retry)
     if report is not None:

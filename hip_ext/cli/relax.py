@@ -10,9 +10,15 @@ import typer
 
 from hip_ext.cli.options import DEFAULT_MODEL, JsonOption, ModelOption, TrustOption
 from hip_ext.cli.reporting import ReportOption, check_page
+from hip_ext.errors import StructureError
 
 if TYPE_CHECKING:
+    from hip_ext.workflows.outcome import Task
     from hip_ext.workflows.relax import Relaxation, RelaxSettings
+
+
+FAILED = 1
+"""Exit code where every file could be read and not every structure could be relaxed."""
 
 
 class Optimizer(StrEnum):
@@ -58,7 +64,7 @@ def relax(
 ) -> None:
     """Relax structures into minima, in cells that stay as they are.
 
-    May be stopped at any time and started again.
+    May be stopped at any time and started again. Exits with 1 if a structure failed.
     """
     from functools import partial
 
@@ -74,7 +80,10 @@ def relax(
     schedule = every if every is not None else int(optimizer is Optimizer.newton)
     settings = RelaxSettings(optimizer.value, hessian.value, fmax, steps, schedule, verify.value)
     tasks = tasks_of(files)
-    make = partial(make_relaxation, model, trust_source, settings)
+    if all(problem_of(task) for task in tasks):
+        rest = f", nor can the other {len(tasks) - 1}" if len(tasks) > 1 else ""
+        raise StructureError(f"{tasks[0].name} cannot be relaxed{rest}: {problem_of(tasks[0])}")
+    make = partial(make_relaxation, model, trust_source, settings, trajectory=report is not None)
     stated = {"workflow": "relax", "model": model, **settings.as_dict()}
     with stopped_by_sigterm(), cluster_executor(scheduler) as executor, reporting() as told:
         counts = run_batch(
@@ -89,20 +98,35 @@ def relax(
         outcome_report.report(report, "relaxation", mine, files, model, hessian.value)
     if as_json:
         print_json([{"name": o.name, "status": o.status, "reason": o.reason, **o.values} for o in mine])
-        return
-    typer.echo(f"{counts}: {out / 'results.csv'}, {relaxed}")
-    if report is not None:
-        typer.echo(f"written to {report}")
-    noted = [outcome for outcome in mine if outcome.reason]
-    for outcome in noted[:10]:
-        typer.echo(f"  {outcome.name}: {outcome.reason}")
-    if len(noted) > 10:
-        typer.echo(f"  and {len(noted) - 10} more with a remark in results.csv")
+    else:
+        typer.echo(f"{counts}: {out / 'results.csv'}, {relaxed}")
+        if report is not None:
+            typer.echo(f"written to {report}")
+        noted = [outcome for outcome in mine if outcome.reason]
+        for outcome in noted[:10]:
+            typer.echo(f"  {outcome.name}: {outcome.reason}")
+        if len(noted) > 10:
+            typer.echo(f"  and {len(noted) - 10} more with a remark in results.csv")
+    if any(outcome.status == "failed" for outcome in mine):
+        raise typer.Exit(FAILED)
 
 
-def make_relaxation(model: str, trust_source: bool, settings: RelaxSettings) -> Relaxation:
+def problem_of(task: Task) -> str:
+    """Why a structure cannot be relaxed by any model; empty if it might."""
+    from hip_ext.workflows.relax import check_start
+
+    if task.problem:
+        return task.problem
+    try:
+        check_start(task.atoms)
+    except StructureError as error:
+        return str(error)
+    return ""
+
+
+def make_relaxation(model: str, trust_source: bool, settings: RelaxSettings, trajectory: bool = False) -> Relaxation:
     """Loads a model, in the process that works with it."""
     from hip_ext.cli.inputs import load_model
     from hip_ext.workflows.relax import Relaxation
 
-    return Relaxation(load_model(model, trust_source), settings)
+    return Relaxation(load_model(model, trust_source), settings, trajectory)

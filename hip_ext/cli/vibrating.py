@@ -104,10 +104,15 @@ def compared(made: Made, threshold: float) -> dict[str, Any]:
 
 
 def described(made: Made, modes: Vibrations, exact: Vibrations | None, threshold: float) -> dict[str, Any]:
-    """Frequencies and zero-point energy in cm⁻¹ and eV, imaginary ones negative; errors where there is an exact one."""
+    """Frequencies and zero-point energy in cm⁻¹ and eV, imaginary ones negative; errors where there is an exact one.
+
+    `products` of the backbone's Hessian is there where they refined the prediction.
+    """
     import numpy as np
 
     found = _basic(made.atoms, modes, threshold) | {"largest_force": made.largest_force, "seconds": made.seconds}
+    if made.products:
+        found["products"] = made.products
     if exact is not None and made.exact is not None and made.exact_seconds is not None:
         gaps = np.abs(modes.frequencies - exact.frequencies)
         found |= {

@@ -40,6 +40,8 @@ def _parts(frame: Frame) -> list[Part]:
     states = [ThermoState(**state) for state in one.get("thermochemistry", [])]
     parts = vibration_parts(frame.vibrations, frame.hessian, flags, states, threshold=one["threshold"])
     said = [f"The exact Hessian is shown, for the prediction failed: {text}." for text in one.get("replaced", [])]
+    if "products" in one:
+        said.append(f"Exact products that refined the prediction: {one['products']}.")
     if one.get("thermochemistry_refused"):
         said.append(f"No thermochemistry: {one['thermochemistry_refused']}.")
     if one.get("scale", 1.0) != 1.0:

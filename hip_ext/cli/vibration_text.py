@@ -66,8 +66,9 @@ def frame_tables(one: dict[str, Any], place: str) -> list[Table | str]:
 
 
 def _line(name: str, one: dict[str, Any]) -> str:
+    products = f", exact products {one['products']}" if "products" in one else ""
     seconds = f", {one['seconds']:.3f} s" if "seconds" in one else ""
-    return f"{name}ZPE {one['zero_point_energy']:.4f} eV, imaginary modes {one['imaginary_modes']}{seconds}"
+    return f"{name}ZPE {one['zero_point_energy']:.4f} eV, imaginary modes {one['imaginary_modes']}{products}{seconds}"
 
 
 def _checks(one: dict[str, Any]) -> list[Table | str]:

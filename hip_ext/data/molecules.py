@@ -12,9 +12,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hip_ext.errors import MissingDependencyError
+from hip_ext.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -80,20 +80,35 @@ def random_molecules(count: int, seed: int = 0) -> Iterator[str]:
 
 
 def split_key(smiles: str) -> str:
-    """Murcko scaffold of a molecule with rings, sum formula of one without."""
-    chem = _rdkit()
+    """Murcko scaffold of a molecule with rings, sum formula of one without.
+
+    Raises:
+        DataError: the SMILES is not valid.
+    """
+    molecule = _parsed(smiles)
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
-    molecule = chem.MolFromSmiles(smiles)
     scaffold = MurckoScaffold.MurckoScaffoldSmiles(mol=molecule)
     return scaffold or formula(smiles)
 
 
 def formula(smiles: str) -> str:
-    """Sum formula of a SMILES string, hydrogens included."""
+    """Sum formula of a SMILES string, hydrogens included.
+
+    Raises:
+        DataError: the SMILES is not valid.
+    """
+    molecule = _parsed(smiles)
     from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-    return str(CalcMolFormula(_rdkit().MolFromSmiles(smiles)))
+    return str(CalcMolFormula(molecule))
+
+
+def _parsed(smiles: str) -> Any:
+    molecule = _rdkit().MolFromSmiles(smiles)
+    if molecule is None:
+        raise DataError(f"not a valid SMILES string: {smiles!r}")
+    return molecule
 
 
 def _rdkit() -> type[Chem]:

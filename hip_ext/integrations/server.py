@@ -41,8 +41,13 @@ def perform(units: AtomicUnits, program: str, files: list[Path]) -> None:
     answers[program](units, *files)
 
 
-def serve(units: AtomicUnits, socket: Path) -> None:
+def serve(units: AtomicUnits, socket: Path, ready: Callable[[], None] = lambda: None) -> None:
     """Answers one request after the other until it is interrupted; the socket is removed then.
+
+    Args:
+        units: what answers.
+        socket: a path that is not there yet.
+        ready: called once the socket is there.
 
     Raises:
         ConfigError: the socket is there already or cannot be made.
@@ -57,6 +62,7 @@ def serve(units: AtomicUnits, socket: Path) -> None:
     finally:
         os.umask(mask)
     with listener:
+        ready()
         while True:
             # Whoever asked may be gone, or have sent something else: the next one is answered all the same.
             with suppress(EOFError, OSError, ValueError, KeyError, TypeError), listener.accept() as connection:

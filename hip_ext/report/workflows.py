@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from hip_ext.report.markup import number, wavenumber
 from hip_ext.report.parts import EnergyProfile, Flags, Modes, Note, Part, Section, Structure3D, Table
@@ -46,10 +47,15 @@ def overview(outcomes: Sequence[Outcome], columns: Mapping[str, str]) -> Table:
 
 
 def relaxation_section(outcome: Outcome) -> Section:
-    """The relaxed structure, whether it is a minimum, and the figures."""
+    """The relaxed structure, the way to it where it was kept, whether it is a minimum, and the figures."""
     parts: list[Part] = []
     if outcome.frames.get("relaxed"):
         parts.append(Structure3D(outcome.frames["relaxed"], "Relaxed"))
+    passed = outcome.frames.get("trajectory", ())
+    if len(passed) > 1:
+        heights = [float(frame.info["energy"]) for frame in passed]
+        labels = ["start", *[""] * (len(passed) - 2), "end"]
+        parts.append(EnergyProfile(labels, range(len(passed)), heights, passed, "Relaxation", "step"))
     values = outcome.values
     checks: list[tuple[str, bool | None, str]] = [("relaxed", outcome.status == "done", outcome.reason or "no remarks")]
     if "minimum" in values:
@@ -59,7 +65,7 @@ def relaxation_section(outcome: Outcome) -> Section:
 
 
 def reaction_section(outcome: Outcome) -> Section:
-    """The saddle with the mode that reacts, the path, the barriers, and whether it is what was asked for."""
+    """The saddle with its modes, the path, the barriers, and whether it is what was asked for."""
     frames, values = outcome.frames, outcome.values
     parts: list[Part] = [Flags(_reaction_checks(outcome))]
     if outcome.status == "done" and outcome.reason:
@@ -73,7 +79,7 @@ def reaction_section(outcome: Outcome) -> Section:
         )
     for kind, title in (("saddle", "Modes of the saddle"), ("stopped", "Modes where the search stopped")):
         for atoms in frames.get(kind, ()):
-            parts.append(Modes(atoms, atoms.info["frequencies"], atoms.arrays["reacting_mode"][None], None, title))
+            parts.append(Modes(atoms, atoms.info["frequencies"], _displacements(atoms), None, title))
     if "forward_barrier" in values and values["forward_barrier"] is not None:
         parts += _barriers(values)
     for kind in ("reactant", "product", "guess"):
@@ -96,6 +102,12 @@ def _reaction_checks(outcome: Outcome) -> list[tuple[str, bool | None, str]]:
         told = f"{match} of the intended ends found" if match else "no ends were given"
         checks.append(("intended ends", match == "both" if match else None, told))
     return checks
+
+
+def _displacements(atoms: Atoms) -> NDArray[np.float64]:
+    """Of the modes that a saddle was kept with, [M, N, 3]; of the one that reacts where there are no others."""
+    modes = atoms.arrays.get("modes", atoms.arrays["reacting_mode"])
+    return np.asarray(modes.reshape(len(atoms), -1, 3).transpose(1, 0, 2))
 
 
 def _path_labels(along: Sequence[float], values: Mapping[str, Value]) -> list[str]:

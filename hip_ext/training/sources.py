@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import ase.io
 from ase import Atoms
 
-from hip_ext.errors import DataError
+from hip_ext.errors import DataError, StructureError
+from hip_ext.structure_files import read_structures
 from hip_ext.structures import Structures
 
 SMILES_PREFIX = "smiles:"
@@ -40,11 +40,10 @@ def _read_smiles(path: Path) -> list[str | Atoms]:
 
 
 def _read_frames(name: str) -> list[str | Atoms]:
-    try:
-        frames = ase.io.read(name, index=":")
-    except Exception as error:  # every ASE reader fails in a way of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"cannot read structures from {name}: {reason}") from None
-    for frame in frames:
-        Structures.from_ase(frame)
+    frames = read_structures(name)
+    for index, frame in enumerate(frames):
+        try:
+            Structures.from_ase(frame)
+        except StructureError as error:
+            raise StructureError(f"{name}, frame {index}: {error}") from None
     return list(frames)

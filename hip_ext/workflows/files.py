@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import ase.io
 from ase import Atoms
 
 from hip_ext.atomic import atomic_path
-from hip_ext.errors import DataError, StructureError, reason_of
+from hip_ext.errors import DataError, StructureError
+from hip_ext.structure_files import read_structures
 from hip_ext.structures import Structures
 from hip_ext.workflows.journal import read_outcomes
 from hip_ext.workflows.outcome import Task
@@ -24,18 +24,9 @@ def tasks_of(paths: Sequence[str | Path]) -> list[Task]:
     """
     tasks: list[Task] = []
     for path in map(Path, paths):
-        if not path.is_file():
-            raise DataError(f"cannot read {path}: {'it is not a file' if path.exists() else 'there is no such file'}")
         if any(task.name.startswith(f"{path.name}#") for task in tasks):
             raise DataError(f"two files are called {path.name}: rename one, since names tell results apart")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                frames = list(ase.io.read(path, index=":", do_not_split_by_at_sign=True))
-        except Exception as error:  # every reader of ASE fails in a way of its own
-            raise DataError(f"cannot read {path}: {reason_of(error)}") from None
-        if not frames:
-            raise DataError(f"cannot read {path}: there is no structure in it")
+        frames = read_structures(path)
         tasks += [Task(f"{path.name}#{index}", (_bare(atoms),), _problem(atoms)) for index, atoms in enumerate(frames)]
     return tasks
 

@@ -87,10 +87,12 @@ class Relaxation:
     Args:
         model: a backbone with a head.
         settings: how to relax.
+        trajectory: keep the structures of all steps as frames "trajectory", each with its energy, eV, and its largest
+            force, eV/Å, as `info["energy"]` and `info["largest_force"]`. They are many, and no result depends on them.
     """
 
-    def __init__(self, model: HessianModel, settings: RelaxSettings | None = None) -> None:
-        self.model, self.settings = model, settings or RelaxSettings()
+    def __init__(self, model: HessianModel, settings: RelaxSettings | None = None, trajectory: bool = False) -> None:
+        self.model, self.settings, self.trajectory = model, settings or RelaxSettings(), trajectory
 
     def __call__(self, task: Task) -> Outcome:
         """Relaxes the first structure of a task.
@@ -108,10 +110,12 @@ class Relaxation:
         atoms.calc = OnePassCalculator(self.model) if direct else HessianCalculator(self.model)
         energy = float(atoms.get_potential_energy())
         optimizer = self._optimizer(atoms)
-        converged = False
+        converged, passed = False, list[Atoms]()
         try:
             for reached in optimizer.irun(fmax=settings.fmax, steps=settings.steps):
                 converged = reached
+                if self.trajectory:
+                    passed.append(frame_of(atoms))
                 due = settings.every and optimizer.nsteps % settings.every == 0
                 if isinstance(optimizer, BFGS) and settings.hessian != "none" and due and not reached:
                     restart_bfgs(optimizer, positive(self._hessian(atoms)))
@@ -119,7 +123,7 @@ class Relaxation:
             error.args = (f"after {optimizer.nsteps} steps: {error}",)
             raise
         end = relaxed(atoms)
-        force = float(np.linalg.norm(end.get_forces(), axis=1).max())
+        force = largest_force(end)
         values: dict[str, Value] = {
             "formula": end.get_chemical_formula(),
             "atoms": len(end),
@@ -130,14 +134,15 @@ class Relaxation:
             "largest_force": force,
             "fragments": fragments(end),
         }
+        frames = {"relaxed": (end,)} | ({"trajectory": tuple(passed)} if passed else {})
         if not converged:
             reason = f"not converged after {optimizer.nsteps} steps: the largest force is {force:.3g} eV/Å"
-            return Outcome(task.name, "failed", reason, values, {"relaxed": (end,)})
+            return Outcome(task.name, "failed", reason, values, frames)
         notes = ["already relaxed: no step was needed"] if optimizer.nsteps == 0 else []
         if fragments(end) > fragments(task.atoms):
             notes.append(f"fell apart into {fragments(end)} fragments")
         notes += self._verify(atoms, values)
-        return Outcome(task.name, "done", "; ".join(notes), values, {"relaxed": (end,)})
+        return Outcome(task.name, "done", "; ".join(notes), values, frames)
 
     def _optimizer(self, atoms: Atoms) -> Optimizer:
         settings = self.settings
@@ -211,3 +216,15 @@ def relaxed(atoms: Atoms) -> Atoms:
     end = atoms.copy()
     end.calc = SinglePointCalculator(end, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
     return end
+
+
+def frame_of(atoms: Atoms) -> Atoms:
+    """A copy that has its energy, eV, and its largest force, eV/Å, in its `info`."""
+    frame = atoms.copy()
+    frame.info |= {"energy": float(atoms.get_potential_energy()), "largest_force": largest_force(atoms)}
+    return frame
+
+
+def largest_force(atoms: Atoms) -> float:
+    """eV/Å, on an atom that may move."""
+    return float(np.linalg.norm(atoms.get_forces(), axis=1).max())

@@ -16,6 +16,7 @@ from hip_ext.atomic import atomic_path
 from hip_ext.data.formats.ase_atoms import atoms_of, record_of
 from hip_ext.data.record import HessianRecord
 from hip_ext.errors import DataError, HipExtError
+from hip_ext.structure_files import unreadable
 
 
 def matches(path: Path) -> bool:
@@ -39,8 +40,8 @@ def read(path: Path) -> Iterator[HessianRecord]:
     except HipExtError as error:
         raise DataError(f"{path}, structure {place}: {error}") from None
     except Exception as error:  # whatever a parser meets
-        reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-        raise DataError(f"cannot read {path} after {place + 1} structures: {reason}") from None
+        after = f" after {place + 1} structures" if place >= 0 else ""
+        raise DataError(f"cannot read {path}{after}: {unreadable(error)}") from None
     if place < 0:
         raise DataError(f"cannot read {path}: there is no structure in it")
 

@@ -70,12 +70,17 @@ def find_format(path: str | Path) -> Format:
     """The format of a file, from what is in it.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or it is a folder of no format.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"cannot read {path}: there is no such file")
-    return next(entry for entry in FORMATS.values() if entry.module.matches(path))
+    found = next((entry for entry in FORMATS.values() if entry.module.matches(path)), None)
+    if found is None:
+        raise DataError(
+            f"cannot read {path}: a folder without labels in it; hip-ext data formats lists what can be read"
+        )
+    return found
 
 
 def read_records(path: str | Path, format: str | None = None, units: str | None = None) -> Iterator[HessianRecord]:

@@ -17,6 +17,9 @@ from hip_ext.workflows.reactions.result import TransitionState
 from hip_ext.workflows.reactions.surface import Surface
 from hip_ext.workflows.reactions.transition_state import ReactionSettings, find_transition_state, follow_saddle
 
+KEPT_MODES = 60
+"""Of a saddle: all of them would make files that grow as the square of the number of atoms."""
+
 
 def make_run(calculator: Callable[[], BaseCalculator], settings: ReactionSettings, known: bool = False) -> Run:
     """The workflow of one process.
@@ -44,8 +47,9 @@ def outcome_of(name: str, found: TransitionState) -> Outcome:
     """A reaction as a row of a table and structures.
 
     The structure of the saddle carries its energy, its wavenumbers (cm⁻¹, imaginary ones negative) as
-    `info["frequencies"]` and its lowest mode as the array `reacting_mode`; a frame of the path its energy and its place
-    on the path; the two ends their energies and wavenumbers.
+    `info["frequencies"]`, its lowest mode as the array `reacting_mode`, [N, 3], and the displacements of its first
+    modes side by side as the array `modes`, [N, 3M]; a frame of the path its energy and its place on the path; the two
+    ends their energies and wavenumbers.
     """
     reason = "; ".join(filter(None, (found.problem, *found.notes)))
     return Outcome(name, "failed" if found.problem else "done", reason, found.numbers(), structures_of(found))
@@ -60,6 +64,8 @@ def structures_of(found: TransitionState) -> dict[str, tuple[Atoms, ...]]:
         "imaginary_modes": found.saddle.vibrations.num_imaginary,
     }
     saddle.arrays["reacting_mode"] = found.reacting_mode
+    kept = found.saddle.vibrations.modes[:KEPT_MODES]
+    saddle.arrays["modes"] = kept.transpose(1, 0, 2).reshape(len(saddle), -1)
     structures: dict[str, tuple[Atoms, ...]] = {
         "guess": (found.guess.copy(),),
         "saddle" if not found.problem else "stopped": (saddle,),

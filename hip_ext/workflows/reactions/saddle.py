@@ -251,6 +251,8 @@ def _left(saddle: Saddle) -> Atoms:
 def _problem(found: Search, imaginary: list[float], force: float) -> str:
     if found.failure:
         return f"no saddle found: the search broke off after {found.steps} steps ({found.failure})"
+    if not found.converged and found.steps == 0:
+        return f"no saddle: the largest force is {force:.3f} eV/Å; search from here first (hip-ext ts)"
     if not found.converged:
         return f"no saddle found within {found.steps} steps: the largest force is {force:.3f} eV/Å"
     if not imaginary:
