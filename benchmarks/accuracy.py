@@ -4,10 +4,13 @@
     cd runs && python ../benchmarks/accuracy.py --model mace-spice/checkpoint --limit 32 \
       --backbone mace --source MACE_SPICE.model --work ../benchmarks/references/mace-spice \
       --out ../benchmarks/results/accuracy_mace_spice.json
+    python benchmarks/accuracy.py --model checkpoints/hip-7net-0 --records benchmarks/references/sevennet.lmdb \
+      --group "unseen cells of 16 atoms" --out benchmarks/results/accuracy_7net.json
 
 Three sets: held-out molecules in random states (rattled, stretched, twisted, half-way between two structures), the
 same molecules at minima of the backbone, and larger molecules, rattled by 0.03 Å. The exact Hessians are kept in
 `--work`, so another head is compared in seconds. With `--store` the figures go into the checkpoint.
+Of a store of complete Hessians, such as the held-out labels of a distillation, one set is made by `--records`.
 """
 
 from __future__ import annotations
@@ -104,6 +107,16 @@ def measure(model: HessianModel, records: list[HessianRecord]) -> dict[str, floa
     return summarise(found)
 
 
+def molecule_groups(sets: dict[str, list[HessianRecord]]) -> dict[str, list[HessianRecord]]:
+    """The sets by size, as they are reported."""
+    return {
+        "random states, up to 21 atoms": [r for r in sets["random states"] if len(r.numbers) <= 21],
+        "random states, 22 to 30 atoms": [r for r in sets["random states"] if len(r.numbers) > 21],
+        "minima": sets["minima"],
+        "large, rattled": [r for r in sets["large"] if len(r.numbers) >= 30],
+    }
+
+
 def checkpoint_folder(name: str) -> Path:
     """Where `from_pretrained` finds a checkpoint: a folder of that name, else the one that ships."""
     return Path(name) if Path(name).is_dir() else checkpoints_folder() / name
@@ -121,23 +134,20 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/accuracy_so3lr.json")
     parser.add_argument("--store", action="store_true", help="write the figures into the checkpoint")
+    parser.add_argument("--records", type=Path, help="a store of complete Hessians in place of the three sets")
+    parser.add_argument("--group", default="held out", help="what its structures are called")
     parser.add_argument("--references-only", action="store_true", help="compute the exact Hessians and stop")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     backbone = load_backbone(arguments.backbone, arguments.source) if arguments.backbone else None
     model = from_pretrained(arguments.model, backbone=backbone)
     folder = checkpoint_folder(arguments.model)
-    sets = {name: reference(model, name, arguments.work, arguments.limit) for name in SETS}
+    if arguments.records:
+        groups = {arguments.group: list(HessianStore(arguments.records))}
+    else:
+        groups = molecule_groups({name: reference(model, name, arguments.work, arguments.limit) for name in SETS})
     if arguments.references_only:
         return
-    small = [r for r in sets["random states"] if len(r.numbers) <= 21]
-    rest = [r for r in sets["random states"] if len(r.numbers) > 21]
-    groups = {
-        "random states, up to 21 atoms": small,
-        "random states, 22 to 30 atoms": rest,
-        "minima": sets["minima"],
-        "large, rattled": [r for r in sets["large"] if len(r.numbers) >= 30],
-    }
     results = {name: measure(model, records) for name, records in groups.items() if records}
     write_text(arguments.out, json.dumps(results, indent=2) + "\n")
     for name, values in results.items():

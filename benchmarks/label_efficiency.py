@@ -82,7 +82,8 @@ def _trained(store: Path, arguments: argparse.Namespace, folder: Path) -> dict[s
     values: dict[str, Any] = {
         "backbone": {"name": arguments.backbone, "source": arguments.source},
         "head": from_pretrained(HEAD).head.config.model_dump(),
-        "data": {"train": [str(store)], "validation": [str(arguments.validation)]},
+        # Labels by a backbone have its units, however strange the molecule: see distillation.
+        "data": {"train": [str(store)], "validation": [str(arguments.validation)], "trust_units": True},
         "loss": {"hessian": ROWS if HessianStore(store).labelled_counts.any() else PRODUCTS},
         "run": {"steps": arguments.steps, "evaluate_every": arguments.steps},
     }

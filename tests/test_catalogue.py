@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, metadata_load
+from shipped_cases import assert_as_good_as_its_card
 from test_checkpoint import toy_model
 
-from hip_ext import HeadConfig, HessianModel, from_pretrained
+from hip_ext import HeadConfig, HessianModel
 from hip_ext.card import model_card
 from hip_ext.catalogue import heads
 from hip_ext.checkpoint import WEIGHTS, read_config
-from hip_ext.data.store import HessianStore
-from hip_ext.evaluation.metrics import compare, summarise
 from hip_ext.shipped import checkpoints_folder, shipped_checkpoints
 
 DATA = Path(__file__).parent / "data" / "checkpoints"
@@ -42,31 +40,9 @@ def test_an_entry_says_what_its_checkpoint_says(name):
             assert value == pytest.approx(config.metrics[group][key], rel=5e-4), (group, key)
 
 
-# What the present code makes of a checkpoint, against its card: one whole group of structures, which is quick.
-MEASURED = {"so3lr": ("large.lmdb", "large, rattled")}
-
-
 @pytest.mark.parametrize("name", shipped_checkpoints())
-def test_a_checkpoint_is_as_good_as_its_card_says(name, tmp_path):
-    config = read_config(SHIPPED_HEADS[name].folder)
-    if config.backbone.kind not in MEASURED:
-        pytest.skip(f"no stored exact Hessians of {config.backbone.kind}")
-    pytest.importorskip("so3krates_torch", reason="needs so3krates-torch")
-    pytest.importorskip("lmdb", reason="needs lmdb, of the extra train")
-    file, group = MEASURED[config.backbone.kind]
-    # A copy, since a lock file comes beside a store that is opened.
-    records = list(HessianStore(shutil.copy(ROOT / "benchmarks" / "references" / file, tmp_path / file)))
-    model, expected = from_pretrained(name), config.metrics[group]
-    found = []
-    for record in records:
-        predicted = model.hessian(record.atoms()).dense().double().numpy()
-        found.append(compare(record.atoms(), (predicted + predicted.T) / 2, record.hessian()))
-    measured = summarise(found)
-    assert measured["structures"] == expected["structures"]
-    for key in ("hessian_mae", "hessian_mae_median", "mean_abs", "mae_over_mean_abs", "frequency_mae"):
-        assert measured[key] == pytest.approx(expected[key], rel=1e-3), key
-    assert measured["negative_agreement"] == pytest.approx(expected["negative_agreement"], abs=1.5 / len(records))
-    assert measured["mode_overlap_median"] == pytest.approx(expected["mode_overlap_median"], abs=1e-3)
+def test_a_checkpoint_is_as_good_as_its_card_says(name, tmp_path, request):
+    assert_as_good_as_its_card(name, tmp_path, request)
 
 
 def test_times_are_those_that_were_measured():

@@ -6,8 +6,10 @@ It is among the tests of fairchem because both need an e3nn newer than MACE's an
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,6 +22,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.mixing import SumCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
+from shipped_cases import assert_as_good_as_its_card
 from torch import nn
 
 pytest.importorskip("sevenn", reason="needs sevenn")
@@ -29,9 +32,12 @@ from sevenn._const import DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG
 from sevenn.calculator import SevenNetCalculator
 from sevenn.model_build import build_E3_equivariant_model
 
+from hip_ext import from_pretrained
 from hip_ext.backbones import Backbone, load_backbone
 from hip_ext.backbones.sevennet import SevenNetBackbone
+from hip_ext.displacements import displaced_phonons
 from hip_ext.errors import BackboneError, MissingDependencyError
+from hip_ext.phonons import band_path, phonon_wavenumbers
 from hip_ext.reference import autograd_hessian, finite_difference_hessian
 from hip_ext.structures import Structures
 from hip_ext.testing import (
@@ -49,6 +55,8 @@ from hip_ext.testing.compare import framework_results
 from hip_ext.testing.motions import turned_atoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:No tensor product accelerator", "ignore:.*TorchScript type system")
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 attach = partial(load_backbone, "sevennet")
 
@@ -295,3 +303,20 @@ def test_missing_sevennet_is_named(monkeypatch):
             MissingDependencyError, match=r"^SevenNet is not installed: pip install 'hip-ext\[sevennet\]'$"
         ):
             load("7net-0")
+
+
+def test_the_shipped_head_is_as_good_as_its_card_says(tmp_path, request):
+    assert_as_good_as_its_card("hip-7net-0", tmp_path, request)
+
+
+def test_phonons_of_the_shipped_head_are_those_that_were_measured():
+    """Bands of salt from one pass over the primitive cell, against displacements, as in benchmarks/phonons.py."""
+    pytest.importorskip("phonopy", reason="needs phonopy")
+    expected = json.loads((RESULTS / "phonons.json").read_text())["NaCl"]
+    model = from_pretrained("hip-7net-0")
+    salt = bulk("NaCl", "rocksalt", expected["lattice_constant"])
+    points = band_path(salt, npoints=100).kpts
+    displaced = displaced_phonons(model.backbone.calculator(), salt, points, 10.0)
+    found = phonon_wavenumbers(model.hessian(salt), salt.get_masses(), points)
+    assert displaced.wavenumbers.max() == pytest.approx(expected["highest"], rel=1e-3)
+    assert np.abs(found - displaced.wavenumbers).mean() == pytest.approx(expected["band_mae"], rel=0.02)
