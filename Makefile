@@ -83,7 +83,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
-	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,phonons,thermo,workflows,integrations,docs,dev]'
+	$(BIN)/python -m pip install -e '.[so3lr,mace,train,label,phonons,thermo,workflows,cluster,integrations,docs,dev]'
 	touch $@
 
 $(FAIRCHEM)/.installed-dev: pyproject.toml $(FAIRCHEM)/.torch

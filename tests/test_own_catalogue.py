@@ -18,7 +18,7 @@ from hip_ext.catalogue import VARIABLE, base_models, heads, licences
 from hip_ext.catalogue.bases import Backbones
 from hip_ext.cli import app
 from hip_ext.errors import CheckpointError, ConfigError
-from hip_ext.shipped import registry_folder
+from hip_ext.shipped import registry_folder, shipped_checkpoints
 
 HEAD = {
     "folder": "my-head",
@@ -87,8 +87,8 @@ def test_the_list(own):
     names = {one["name"] for one in json.loads(run("--json", "--backbone", "mace", "--element", "Si"))}
     assert "mace_mp:small" in names and not names & {"mace_off:small", "7net-0", "my-mace", "hip-so3lr-organic"}
     assert "my-mace" in run("--element", "H", "--element", "O", "--kind", "base")
-    assert {one["name"] for one in json.loads(run("--kind", "shipped", "--json"))} == {"hip-so3lr-organic"}
-    assert run("--kind", "shipped", "--backbone", "mace").strip().startswith("model")
+    assert {one["name"] for one in json.loads(run("--kind", "shipped", "--json"))} == set(shipped_checkpoints())
+    assert run("--kind", "shipped", "--backbone", "fairchem").strip().startswith("model")
     for arguments, message in (
         (["--backbone", "mac"], "did you mean 'mace'?"),
         (["--element", "Xx"], "no model is of element 'Xx'"),
