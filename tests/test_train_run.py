@@ -160,6 +160,11 @@ def test_a_trained_head_is_where_fine_tuning_begins(finished, stores, tmp_path):
     )
     result = train(config, tmp_path / "a", backbone=toy())
     assert result.curve[-1]["held_out_mae"] == pytest.approx(finished[0].curve[-1]["held_out_mae"], rel=1e-5)
+    assert set(result.model.elements) >= set(finished[0].model.elements)
+    again = train(config.model_copy(update={"start": str(result.checkpoint)}), tmp_path / "b", backbone=toy()).model
+    assert [again.training_record[f"stage {n}"]["steps"] for n in (1, 2)] == [12, 1]
+    assert again.training_record["steps"] == 1 and "stage 3" not in again.training_record
+    assert "| stage 2 |" in (tmp_path / "b/checkpoint/README.md").read_text()
     with pytest.raises(ConfigError, match="head and start exclude"):
         small_config(*stores, start=str(finished[0].checkpoint))
 

@@ -39,12 +39,14 @@ def finish(
     """Writes what is left to write, and gives the fields of a `TrainingResult`."""
     state = read_state(folder)
     assert state is not None
+    earlier, elements = _stages(model.training_record), {z for z, count in enumerate(state["atoms"]) if count}
+    elements.update(model.elements)
     model = with_average(model, objective, state["average"])
     metrics = evaluate(model, validation.records, validation.features)
     if not metrics:
         metrics = {"all": {name: value for name, value in state["curve"][-1].items() if name.startswith("held_out")}}
     model.metrics = metrics
-    model.elements = [z for z, count in enumerate(state["atoms"]) if count]
+    model.elements = sorted(elements)
     model.training_record = {
         **about,
         "structures": len(train.records),
@@ -53,6 +55,7 @@ def finish(
         "steps": config.run.steps,
         "batch": config.data.batch,
         "final_train_mae": state["curve"][-1]["train_mae"],
+        **earlier,
     }
     if objective.trained:
         model.training_record["backbone"] = "trained together with the head"
@@ -64,6 +67,13 @@ def finish(
     with suppress(MissingDependencyError):  # a picture is no reason to lose a run
         plot_learning_curve(state["curve"], folder / "learning_curve.png")
     return model, metrics, folder / CHECKPOINT, state["curve"], skipped
+
+
+def _stages(record: dict[str, Any]) -> dict[str, Any]:
+    """How the head that a run began with was taught, with what it had begun with itself: `stage 1`, `stage 2` and on."""
+    stages = {key: value for key, value in record.items() if key.startswith("stage ")}
+    last = {key: value for key, value in record.items() if key not in stages}
+    return {**stages, f"stage {len(stages) + 1}": last} if last else {}
 
 
 @torch.no_grad()
