@@ -274,3 +274,19 @@ def test_a_damaged_record_is_named_and_left_out_on_demand(labels, tmp_path):
     assert code == 2 and "--skip-damaged" in err and not (tmp_path / "a.xyz").exists()
     code, out, _ = run("convert", labels, tmp_path / "a.xyz", "--skip-damaged")
     assert code == 0 and out.startswith("4 records written") and "1 damaged left out" in out
+
+
+def test_the_others_are_converted_or_it_is_refused(tmp_path):
+    path = tmp_path / "a.xyz"
+    write_records(path, MOLECULES)
+    whole = path.read_text()
+    path.write_text(
+        whole.replace('REF_hessian="', 'REF_hessian="nan', 2).replace('REF_hessian="nan', 'REF_hessian="', 1)
+    )
+    code, out, _ = run("convert", path, tmp_path / "b.lmdb", "--skip-damaged")
+    assert code == 0 and out.startswith("4 records written") and "1 damaged left out" in out
+    path.write_text(whole.replace("\nN ", "\nN x ", 1))
+    code, out, _ = run("check", path)
+    assert "3 records, 1 damaged" in out and "nothing after it could be read" in out.replace("\n", " ")
+    code, _, err = run("convert", path, tmp_path / "c.lmdb", "--skip-damaged")
+    assert code == 2 and err.count("\n") == 1 and "nothing was written" in err and not (tmp_path / "c.lmdb").exists()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hip_ext.cli.options import JsonOption
-from hip_ext.errors import ConfigError, DataError
+from hip_ext.errors import ConfigError, CutShortError, DataError
 
 if TYPE_CHECKING:
     from hip_ext.data.check import Check
@@ -140,6 +140,8 @@ class _Stream:
 
         count = 0
         for index, found in enumerate(_each(self.file, from_format, units)):
+            if isinstance(found, CutShortError):  # how many are lost is not known
+                raise DataError(f"{found}; nothing was written: repair {self.file}, or cut it there")
             if isinstance(found, DataError):
                 if not self.skip_damaged:
                     raise DataError(f"{found}; --skip-damaged leaves such records out")
@@ -211,7 +213,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
         if found["records"]:
             values = (f"{found[key]:.3g}" for key in ("median", "largest"))
             rows.add_row(name, str(found["records"]), *values, str(found["index"]))
-    problems = [f"damaged: {reason}" for reason in list(summary["damaged"].values())[:SHOWN]]
+    damaged = list(summary["damaged"].values())
+    # the last one may say that nothing after it could be read
+    shown = damaged if len(damaged) <= SHOWN else [*damaged[: SHOWN - 1], damaged[-1]]
+    problems = [f"damaged: {reason}" for reason in shown]
     strange = summary["implausible"]
     problems += [f"record {index}: {'; '.join(what)}" for index, what in list(strange.items())[:SHOWN]]
     problems += [f"{len(strange)} records are probably in other units"] if strange else []

@@ -13,7 +13,7 @@ import numpy as np
 from ase.units import Bohr, Hartree
 
 from hip_ext.data.record import HessianRecord
-from hip_ext.errors import ConfigError, DataError
+from hip_ext.errors import ConfigError, CutShortError, DataError
 from hip_ext.suggest import did_you_mean
 
 UNITS = {"eV/Å²": 1.0, "Hartree/Bohr²": Hartree / Bohr**2}
@@ -105,7 +105,7 @@ def read_records(path: str | Path, format: str | None = None, units: str | None 
 def read_each(
     path: str | Path, format: str | None = None, units: str | None = None
 ) -> Iterator[HessianRecord | DataError]:
-    """As `read_records`, but with the error in place of a damaged record; it is the last if no further can be read."""
+    """As `read_records`, but with the error in place of a damaged record; a `CutShortError` where the rest is lost."""
     path = Path(path)
     entry = named_format(format) if format else find_format(path)
     if not path.exists():
@@ -121,7 +121,7 @@ def read_each(
     except DataError as error:
         if not begun:
             raise
-        yield error
+        yield CutShortError(f"{error}, and nothing after it could be read")
 
 
 def write_records(path: str | Path, records: Iterable[HessianRecord], format: str | None = None) -> int:
