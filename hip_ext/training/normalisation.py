@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hip_ext.data.plausibility import TOLERATED, suspicions
 from hip_ext.data.record import HessianRecord
 from hip_ext.errors import DataError
 from hip_ext.features import NodeFeatures
@@ -73,20 +72,6 @@ def coverage_of(sample: Sequence[HessianRecord], loss: LossSettings) -> dict[str
                 "set it to 0, or add labels"
             )
     return coverage
-
-
-def refuse_other_units(sample: Sequence[HessianRecord]) -> None:
-    """Looks whether the numbers of records can be in our units.
-
-    Raises:
-        DataError: more of them than strain explains look as if they were in others.
-    """
-    strange = [found[0] for found in map(suspicions, sample) if found]
-    if len(strange) > max(1, TOLERATED * len(sample)):
-        raise DataError(
-            f"{len(strange)} of {len(sample)} records are probably in other units, the first: {strange[0]}; convert "
-            "them (hip-ext data convert), or set data.trust_units"
-        )
 
 
 def fit_head(

@@ -29,6 +29,7 @@ import torch
 
 from hip_ext.atomic import write_text
 from hip_ext.backbones import Backbone, load_backbone
+from hip_ext.data.plausibility import refuse_other_units
 from hip_ext.data.record import HessianRecord
 from hip_ext.errors import ConfigError, DataError, MissingDependencyError
 from hip_ext.features import NodeFeatures
@@ -42,7 +43,6 @@ from hip_ext.training.normalisation import (
     draw_sample,
     fit_head,
     fit_references,
-    refuse_other_units,
 )
 from hip_ext.training.objective import Objective
 from hip_ext.training.parameters import choose_trainable
@@ -305,7 +305,7 @@ def _begin(
     sample = draw_sample(part.records, config.run.seed)
     records = list(sample.values())
     if not config.data.trust_units:
-        refuse_other_units(records)
+        refuse_other_units(records, "", "convert them (hip-ext data convert), or set data.trust_units")
     coverage = coverage_of(records, config.loss)
 
     def structures(chosen: dict[int, HessianRecord]) -> Structures:

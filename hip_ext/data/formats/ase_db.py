@@ -103,13 +103,14 @@ def _rows(opened: Any) -> Iterator[Any]:
             for row in opened.select(offset=place):
                 yield row
                 place += 1
-            return
         except Exception as error:
             # an error of SQLite is one of the file; other backends decode what they skip, and would stop there again
             if isinstance(error, sqlite3.Error) or opened.type != "db":
                 raise
             yield error
             place += 1
+        else:
+            return
 
 
 def _record(row: Any, file: Path, place: int) -> HessianRecord | DataError:
