@@ -266,6 +266,42 @@ def test_another_config_or_a_foreign_folder_is_refused(finished, stores, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_a_run_that_failed_before_its_first_state_leaves_its_folder_free(stores, tmp_path):
+    bare = write_store(tmp_path / "bare.lmdb", [replace(r, labelled=None, rows=None, info={}) for r in labelled(8)])
+    with pytest.raises(DataError, match="set it to 0"):
+        train(small_config(bare, stores[1]), tmp_path / "a", backbone=toy())
+    corrected = small_config(*stores, run={"steps": 4, "evaluate_every": 4})
+    assert train(corrected, tmp_path / "a", backbone=toy()).metrics
+    assert TrainingConfig.from_yaml(tmp_path / "a/config.yaml") == corrected
+
+
+def test_validation_data_without_a_hessian_are_refused(stores, tmp_path):
+    bare = write_store(tmp_path / "bare.lmdb", [replace(r, labelled=None, rows=None, info={}) for r in labelled(8)])
+    with pytest.raises(DataError, match=r"none of 8 validation records has any Hessian rows: .*data\.validation"):
+        train(small_config(stores[0], bare), tmp_path / "a", backbone=toy())
+    assert not (tmp_path / "a" / STATE).exists()
+
+
+def test_a_device_that_is_not_here_is_named(stores, tmp_path):
+    kind = "mps" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(ConfigError, match=f"run.accelerator is {kind}, but torch finds no such device"):
+        train(small_config(*stores, run={"accelerator": kind}), tmp_path / "a", backbone=toy())
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_named(stores, tmp_path):
+    (tmp_path / "file").write_text("keep")
+    for folder, words in (
+        (tmp_path / "file", "file is a file: a run needs a folder"),
+        (tmp_path / "file/x", "cannot keep a run in .*Not a directory"),
+        (Path("/proc/nothing"), "cannot keep a run in /proc/nothing: "),
+    ):
+        with pytest.raises(ConfigError, match=words) as caught:
+            train(small_config(*stores), folder, backbone=toy())
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "keep"
+
+
 def test_a_finished_run_is_not_trained_again(finished, stores):
     result, folder = finished
     before = (folder / STATE).stat().st_mtime_ns

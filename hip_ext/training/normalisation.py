@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,29 @@ def coverage_of(sample: Sequence[HessianRecord], loss: LossSettings) -> dict[str
                 "set it to 0, or add labels"
             )
     return coverage
+
+
+def require_validation(records: RecordSet, loss: LossSettings) -> None:
+    """Refuses validation data that say nothing about what is trained.
+
+    Raises:
+        DataError: no record has a label by which a head, or a potential that is trained alone, could be judged.
+    """
+    hessian = loss.hessian
+    wanted = ["hessian", "products"] if hessian.products else ["hessian"]
+    if not hessian.any:
+        wanted = [name for name, weight in (("energy", loss.energy), ("forces", loss.forces)) if weight]
+    for index in range(len(records)):
+        with suppress(DataError):
+            found = labels_of(records[index])
+            if any(found[name] for name in wanted):
+                return
+    kinds = {"hessian": "Hessian rows", "products": "Hessian products"}
+    lacking = " or ".join(kinds.get(name, name) for name in wanted)
+    raise DataError(
+        f"none of {len(records)} validation records has any {lacking}: nothing that is trained could be judged; give "
+        "data.validation that has, or leave it out to hold out training data"
+    )
 
 
 def fit_head(
