@@ -397,7 +397,21 @@ def test_a_damaged_state_is_named(finished, stores, tmp_path):
         ({"loss": {"energy": 1.0}}, "need backbone.trainable"),
         ({"backbone": {"trainable": "all"}}, "needs loss.energy or loss.forces"),
         ({"data": {"train": ["a"], "batch": 2}, "run": {"devices": 4}}, "fewer than"),
-        ({"data": {"train": []}}, "data.train"),
+        ({"data": {"train": []}}, r"'data.train' is \[\], expected 1 or more entries$"),
+        ({"data": {"train": "a.lmdb"}}, "'data.train' is 'a.lmdb', expected a list$"),
+        ({"data": None}, "'data' is None, expected keys with values$"),
+        ({"stps": 40}, "there is no key 'stps'; did you mean 'run.steps'"),
+        ({"backbone": {"trainable": 3}}, "'backbone.trainable' is 3, expected one of 'none' or 'all' or a list$"),
+        ({"run": {"zebra": 1}}, "there is no key 'run.zebra'; known are steps, evaluate_every"),
+        (
+            {"run": {"steps": -4}, "optimiser": {"learning_rate": float("nan")}, "head": {"layer": 2}},
+            r"no key 'head.layer'; did you mean 'layers'\? 'optimiser.learning_rate' is nan, expected a finite number; "
+            "'run.steps' is -4, expected at least 1$",
+        ),
+        (
+            {"loss": {"energy": 1.0}, "data": {"train": ["a"], "batch": 2}, "run": {"devices": 4}},
+            "bad.yaml: loss.energy and .* does not move; data.batch is 2, fewer than",
+        ),
         ({"loss": {"hessian": {"mae": 0, "twists": 0}}}, "every loss has weight zero"),
     ],
 )

@@ -22,9 +22,9 @@ from hip_ext.errors import ConfigError, DataError
 from hip_ext.model import HessianModel
 from hip_ext.training.config import DistillConfig
 from hip_ext.training.finish import CHECKPOINT
+from hip_ext.training.folder import folder_of_a_run
 from hip_ext.training.labelling import COMPLETE, label_sources, split_sources
 from hip_ext.training.plot import plot_learning_curve
-from hip_ext.training.folder import folder_of_a_run
 from hip_ext.training.run import Stages, silent, train
 from hip_ext.training.settings import TrainingConfig
 
