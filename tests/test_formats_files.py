@@ -20,6 +20,7 @@ pytest.importorskip("lmdb", reason="lmdb is not installed")
 import h5py
 
 from hip_ext.data.formats import FORMATS, find_format, read_each, read_records, write_records
+from hip_ext.data.formats.table import unit_factor
 from hip_ext.data.record import HessianRecord
 from hip_ext.errors import ConfigError, CutShortError, DataError, HipExtError, MissingDependencyError
 from hip_ext.vibrations import analyse
@@ -148,6 +149,23 @@ def test_hessians_of_any_shape_in_extxyz_and_databases(tmp_path, where, key, sha
         np.testing.assert_array_equal(found.hessian(), square)
 
 
+@pytest.mark.parametrize(
+    ("spelling", "factor"),
+    [
+        *(
+            (text, 1.0)
+            for text in ("eV/Å²", "eV/A^2", "ev/a2", "EV/Å**2", "eV / A\u030a^2", "eV/\u212b²", "eV/Angstrom^2")
+        ),
+        *(
+            (text, AU)
+            for text in ("Hartree/Bohr²", "hartree/bohr^2", "Ha/Bohr²", "Eh/a0^2", "HARTREE/BOHR**2", "au", "a.u.")
+        ),
+    ],
+)
+def test_usual_spellings_of_units(spelling, factor):
+    assert unit_factor(spelling) == factor
+
+
 def test_one_atom_in_extxyz(tmp_path):
     atoms = molecule("H")
     atoms.info["hessian"] = np.arange(9.0).reshape(3, 3) + np.arange(9.0).reshape(3, 3).T
@@ -161,7 +179,10 @@ def test_units_and_formats_that_make_no_sense(tmp_path):
     write_records(tmp_path / "a.xyz", RECORDS[:1])
     for work, words in (
         (lambda: list(read_records(tmp_path / "a.lmdb", units="Hartree/Bohr²")), "has its own"),
-        (lambda: list(read_records(tmp_path / "a.xyz", units="Rydberg")), "unknown units 'Rydberg'"),
+        (
+            lambda: list(read_records(tmp_path / "a.xyz", units="Rydberg")),
+            r"unknown units 'Rydberg' .*eV/A\^2.*Ha/Bohr\^2",
+        ),
         (lambda: list(read_records(tmp_path / "a.xyz", "extxys")), "did you mean 'extxyz'"),
         (lambda: write_records(tmp_path / "a.out", RECORDS), "no format is known by the extension '.out'"),
         (lambda: write_records(tmp_path / "a.fchk", RECORDS, "gaussian"), "gaussian is only read"),

@@ -428,6 +428,11 @@ def test_a_pattern_of_no_parameter_and_a_missing_store_are_named(stores, tmp_pat
     config = small_config(*stores, backbone={"trainable": ["wights"]}, loss=loss)
     with pytest.raises(ConfigError, match="did you mean 'weights'"):
         train(config, tmp_path / "a", backbone=toy())
+    (tmp_path / "labels.xyz").write_text("1\n\nH 0 0 0\n")
+    with pytest.raises(
+        DataError, match=r"labels\.xyz is no label store: hip-ext data convert .*labels\.xyz labels\.lmdb"
+    ):
+        train(small_config(str(tmp_path / "labels.xyz"), stores[1]), tmp_path / "b", backbone=toy())
     with pytest.raises(HipExtError, match="no label store"):
         train(small_config(str(tmp_path / "none.lmdb"), stores[1]), tmp_path / "b", backbone=toy())
     config = small_config(*stores, run={"precision": "float32"})

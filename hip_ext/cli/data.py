@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 
+PROBLEMS = 1
+"""Exit code of a check that found records which cannot be trained on."""
+
 data = typer.Typer(no_args_is_help=True, help="Label files: check, convert, describe.")
 
 LabelsArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Labels in any format of `hip-ext data formats`.")]
 FormatOption = Annotated[str | None, typer.Option("--from", help="Its format; found from the file by default.")]
 UnitsOption = Annotated[
-    str | None, typer.Option(help="Of its Hessians where the format leaves that open: eV/Å² or Hartree/Bohr².")
+    str | None, typer.Option(help="Of its Hessians where the format leaves that open: eV/A^2, or Hartree/Bohr^2 (au).")
 ]
 
 
@@ -89,7 +92,10 @@ def check(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for check.json and check.png.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count, test the exact rules, look for damage, wrong units, duplicates and leakage."""
+    """Count, test the exact rules, look for damage, wrong units, duplicates and leakage.
+
+    Exits with 1 if a record is damaged or probably in other units.
+    """
     from hip_ext.cli.output import print_json
 
     if out is not None and out.exists() and not out.is_dir():
@@ -101,8 +107,10 @@ def check(
         _write_report(out, found, summary)
     if as_json:
         print_json(summary)
-        return
-    _print_summary(summary)
+    else:
+        _print_summary(summary)
+    if summary["damaged"] or summary["implausible"]:
+        raise typer.Exit(PROBLEMS)
 
 
 @data.command()
