@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -181,6 +182,27 @@ def test_from_distillation_to_dft(what, title, digits):
         f"{100 * one['zpe_error']['mean']:.{digits}f} %",
         f"{one['cos1_eckart']['mean']:.3f}",
     ] in rows("benchmarks/README.md")
+
+
+@pytest.mark.parametrize("head", ["ours", "HIP-style"])
+def test_five_folds_of_dft(head):
+    folds = [one for one in results("hip_style_folds").values() if one["head"] == head]
+    errors, *others = (
+        [one["metrics"]["fold"][name] for one in folds]
+        for name in ("hessian_mae", "overlap", "negative_agrees", "frequency_mae", "sum_rule")
+    )
+    overlap, negative, frequency, rule = map(mean, others)
+    assert [
+        head,
+        f"{folds[0]['learning_rate']:g}",
+        f"{mean(errors):.3f}",
+        f"{min(errors):.3f} to {max(errors):.3f}",
+        f"{overlap:.3f}",
+        f"{negative:.0%}",
+        f"{frequency:.0f}",
+        f"{rule:.2g}",
+        f"{mean(one['training']['steps'] for one in folds):.0f}",
+    ] in rows("comparison.md")
 
 
 def percent(share: float) -> str:
