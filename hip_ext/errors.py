@@ -33,6 +33,10 @@ class DataError(HipExtError, ValueError):
     """A label file or data set cannot be read, or does not fit what is asked of it."""
 
 
+class CutShortError(DataError):
+    """A label file can be read up to some place and no further: how much is lost is not known."""
+
+
 def reason_of(error: Exception) -> str:
     """One line on an exception of anybody: the message of ours, and the name and the first line of all others."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else ""

@@ -27,7 +27,7 @@ from hip_ext.pairs import pair_graph
 from hip_ext.radial import BlockScale, GaussianBasis, envelope
 from hip_ext.readout import LatentGradients, PairBlocks, PairEncoder
 from hip_ext.structures import Structures
-from hip_ext.suggest import first_problem
+from hip_ext.suggest import all_problems
 from hip_ext.sum_rules import with_acoustic_diagonal, without_remainder
 
 OUTLIER = 8.0
@@ -58,7 +58,7 @@ class HeadConfig(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"head config: {first_problem(error, cls.model_fields)}") from None
+            raise ConfigError(f"head config: {all_problems(error, cls)}") from None
 
 
 class HessianHead(nn.Module):

@@ -258,6 +258,9 @@ def test_convert_refuses_other_units_until_they_are_stated(tmp_path):
     assert code == 2 and err.count("\n") == 1 and "5 of 5 records" in err and "Hartree/Bohr²" in err
     assert not (tmp_path / "out.lmdb").exists()
     assert run("convert", tmp_path / "au.xyz", tmp_path / "same.lmdb", "--trust-units")[0] == 0
+    code, out, _ = run("check", tmp_path / "au.xyz", "--json")
+    assert code == 1 and len(json.loads(out)["implausible"]) == 5
+    assert run("check", tmp_path / "au.xyz", "--units", "au")[0] == 0
     assert run("convert", tmp_path / "au.xyz", tmp_path / "out.lmdb", "--units", "Hartree/Bohr²")[0] == 0
     for found, expected in zip(HessianStore(tmp_path / "out.lmdb"), MOLECULES, strict=True):
         np.testing.assert_allclose(found.hessian(), expected.hessian(), rtol=1e-12)
@@ -269,8 +272,24 @@ def test_a_damaged_record_is_named_and_left_out_on_demand(labels, tmp_path):
     data[place + 2] ^= 1
     labels.write_bytes(bytes(data))
     code, out, _ = run("check", labels)
-    assert code == 0 and "5 records, 1 damaged" in out and "the checksum" in out
+    assert code == 1 and "5 records, 1 damaged" in out and "the checksum" in out
     code, _, err = run("convert", labels, tmp_path / "a.xyz")
     assert code == 2 and "--skip-damaged" in err and not (tmp_path / "a.xyz").exists()
     code, out, _ = run("convert", labels, tmp_path / "a.xyz", "--skip-damaged")
     assert code == 0 and out.startswith("4 records written") and "1 damaged left out" in out
+
+
+def test_the_others_are_converted_or_it_is_refused(tmp_path):
+    path = tmp_path / "a.xyz"
+    write_records(path, MOLECULES)
+    whole = path.read_text()
+    path.write_text(
+        whole.replace('REF_hessian="', 'REF_hessian="nan', 2).replace('REF_hessian="nan', 'REF_hessian="', 1)
+    )
+    code, out, _ = run("convert", path, tmp_path / "b.lmdb", "--skip-damaged")
+    assert code == 0 and out.startswith("4 records written") and "1 damaged left out" in out
+    path.write_text(whole.replace("\nN ", "\nN x ", 1))
+    code, out, _ = run("check", path)
+    assert code == 1 and "3 records, 1 damaged" in out and "nothing after it could be read" in out.replace("\n", " ")
+    code, _, err = run("convert", path, tmp_path / "c.lmdb", "--skip-damaged")
+    assert code == 2 and err.count("\n") == 1 and "nothing was written" in err and not (tmp_path / "c.lmdb").exists()

@@ -215,7 +215,11 @@ def test_structures_instead_of_smiles_and_another_backbone(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("steps: 3", "steps.*Extra inputs"), ("train: {stepz: 3}", "did you mean 'steps'"), ("- a", "not a recipe")],
+    [
+        ("steps: 3", "there is no key 'steps'; did you mean 'train.steps'"),
+        ("train: {stepz: 3}", "did you mean 'steps'"),
+        ("- a", "not a recipe"),
+    ],
 )
 def test_bad_recipes_are_named(tmp_path, text, message):
     path = tmp_path / "recipe.yaml"

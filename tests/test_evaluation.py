@@ -19,14 +19,18 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.units import Bohr, Hartree
+from test_data_check import springs
 from toy_backbone import ToyBackbone, ToyModel
 from typer.testing import CliRunner
 
 from hip_ext.cli import app
+from hip_ext.cli.output import print_tables, table
+from hip_ext.data.formats import write_records
 from hip_ext.data.record import HessianRecord
 from hip_ext.data.store import HessianStore
 from hip_ext.errors import CheckpointError, ConfigError, DataError
-from hip_ext.evaluation.inputs import Contestant, load_contestant, read_data
+from hip_ext.evaluation.inputs import Contestant, check_units, load_contestant, read_data
 from hip_ext.evaluation.metrics import QUANTITIES, compare
 from hip_ext.evaluation.pairs import pairs_of
 from hip_ext.evaluation.run import Settings, evaluate, read_results
@@ -249,6 +253,51 @@ def test_one_damaged_record_among_others(contestants, tmp_path):
     summary = evaluate(contestants[1:], data, tmp_path / "out", Settings(("data",)))
     (result,) = summary["results"]
     assert result["evaluated"] == len(NAMES) - 1 and result["failures"] == {"record 1: checksum differs": 1}
+
+
+def test_a_bad_record_of_a_file_is_a_failure_of_its_own(contestants, tmp_path):
+    write_records(tmp_path / "labels.xyz", labelled())
+    text = (tmp_path / "labels.xyz").read_text()
+    spoilt = text.replace('REF_hessian="', 'REF_hessian="nan ', 2).replace('REF_hessian="nan ', 'REF_hessian="', 1)
+    (tmp_path / "labels.xyz").write_text(spoilt)
+    data = read_data(tmp_path / "labels.xyz")
+    summary = evaluate(contestants[1:], data, tmp_path / "out", Settings(("data",)))
+    (result,) = summary["results"]
+    ((reason, count),) = result["failures"].items()
+    assert result["evaluated"] == len(NAMES) - 1 and count == 1
+    assert "labels.xyz, structure 1: " in reason and "entries, found" in reason
+    assert len(read_data(tmp_path / "labels.xyz", limit=2).records) == 2
+
+
+def test_other_units_are_refused_until_they_are_stated(tmp_path):
+    records = [springs("CH3CH2OH"), springs("C6H6"), springs("C2H6")]
+    write_records(tmp_path / "right.xyz", records)
+    write_records(tmp_path / "wrong.xyz", [replace(r, rows=r.rows / (Hartree / Bohr**2)) for r in records])
+    check_units(read_data(tmp_path / "right.xyz"))
+    check_units(read_data(tmp_path / "wrong.xyz", units="Hartree/Bohr^2"))
+    for limit, words in ((None, "3 of 3 records of"), (1, "1 of 1 records of")):
+        with pytest.raises(DataError, match=words + r" .*wrong\.xyz .*Hartree/Bohr².*--units.*--trust-units"):
+            check_units(read_data(tmp_path / "wrong.xyz"), limit)
+    arguments = ["evaluate", "hip-so3lr-organic", str(tmp_path / "wrong.xyz"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "Hartree/Bohr²" in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_without_a_readable_record_is_refused(tmp_path):
+    write_records(tmp_path / "labels.xyz", labelled())
+    text = (tmp_path / "labels.xyz").read_text()
+    (tmp_path / "labels.xyz").write_text(text.replace('REF_hessian="', 'REF_hessian="nan'))
+    with pytest.raises(DataError, match=r"no record of .* can be read, the first: .*structure 0"):
+        check_units(read_data(tmp_path / "labels.xyz"))
+
+
+def test_a_wide_table_is_not_cut_where_it_is_piped(capsys):
+    wide = table("name", *(f"model {k} against the data" for k in range(12)))
+    wide.add_row("frequency MAE", *["12.345 [11.111, 13.333]"] * 12)
+    print_tables(wide)
+    out = capsys.readouterr().out
+    assert "…" not in out and out.count("13.333]") == 12 and "model 11 against the data" in out
 
 
 def test_a_full_disk_loses_nothing(contestants, tmp_path):

@@ -550,7 +550,7 @@ def test_sources_that_are_none(checkpoints, tmp_path, unit):
         (damaged, "damaged.pt' cannot be read as a fairchem checkpoint"),
         (training, "holds a dict, not an inference checkpoint: give the inference_ckpt.pt"),
         (torch.nn.Linear(1, 1), "cannot be made from Linear: give an MLIPPredictUnit, a FAIRChemCalculator"),
-        (None, "cannot be made from NoneType"),
+        (None, "cannot be made without a source: give"),
     ):
         with pytest.raises(BackboneError, match=message) as error:
             load_backbone("fairchem", source)

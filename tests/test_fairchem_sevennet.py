@@ -273,7 +273,7 @@ def test_sources_that_are_none(tmp_path):
         "no/such.pth": r"^there is no SevenNet checkpoint at 'no/such.pth'",
         damaged: r"damaged.pth' cannot be read as a SevenNet checkpoint: ",
         foreign: r"foreign.pth' cannot be read as a SevenNet checkpoint: ",
-        None: r"^the sevennet backbone cannot be made from NoneType: give a name such as '7net-0'",
+        None: r"^the sevennet backbone cannot be made without a source: give a name such as '7net-0'",
         torch.nn.Linear(2, 2): r"^expected a SevenNet model \(AtomGraphSequential\), found a Linear",
         lammps: r"was built for LAMMPS or without its elements",
         EMT(): r"^the sevennet backbone needs a SevenNetCalculator, found EMT: .* D3, would be missing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +20,9 @@ pytest.importorskip("lmdb", reason="lmdb is not installed")
 import h5py
 
 from hip_ext.data.formats import FORMATS, find_format, read_each, read_records, write_records
+from hip_ext.data.formats.table import unit_factor
 from hip_ext.data.record import HessianRecord
-from hip_ext.errors import ConfigError, DataError, HipExtError, MissingDependencyError
+from hip_ext.errors import ConfigError, CutShortError, DataError, HipExtError, MissingDependencyError
 from hip_ext.vibrations import analyse
 
 AU = Hartree / Bohr**2
@@ -146,6 +149,23 @@ def test_hessians_of_any_shape_in_extxyz_and_databases(tmp_path, where, key, sha
         np.testing.assert_array_equal(found.hessian(), square)
 
 
+@pytest.mark.parametrize(
+    ("spelling", "factor"),
+    [
+        *(
+            (text, 1.0)
+            for text in ("eV/Å²", "eV/A^2", "ev/a2", "EV/Å**2", "eV / A\u030a^2", "eV/\u212b²", "eV/Angstrom^2")
+        ),
+        *(
+            (text, AU)
+            for text in ("Hartree/Bohr²", "hartree/bohr^2", "Ha/Bohr²", "Eh/a0^2", "HARTREE/BOHR**2", "au", "a.u.")
+        ),
+    ],
+)
+def test_usual_spellings_of_units(spelling, factor):
+    assert unit_factor(spelling) == factor
+
+
 def test_one_atom_in_extxyz(tmp_path):
     atoms = molecule("H")
     atoms.info["hessian"] = np.arange(9.0).reshape(3, 3) + np.arange(9.0).reshape(3, 3).T
@@ -159,7 +179,10 @@ def test_units_and_formats_that_make_no_sense(tmp_path):
     write_records(tmp_path / "a.xyz", RECORDS[:1])
     for work, words in (
         (lambda: list(read_records(tmp_path / "a.lmdb", units="Hartree/Bohr²")), "has its own"),
-        (lambda: list(read_records(tmp_path / "a.xyz", units="Rydberg")), "unknown units 'Rydberg'"),
+        (
+            lambda: list(read_records(tmp_path / "a.xyz", units="Rydberg")),
+            r"unknown units 'Rydberg' .*eV/A\^2.*Ha/Bohr\^2",
+        ),
         (lambda: list(read_records(tmp_path / "a.xyz", "extxys")), "did you mean 'extxyz'"),
         (lambda: write_records(tmp_path / "a.out", RECORDS), "no format is known by the extension '.out'"),
         (lambda: write_records(tmp_path / "a.fchk", RECORDS, "gaussian"), "gaussian is only read"),
@@ -207,6 +230,58 @@ def test_a_bad_structure_in_a_file_is_named(tmp_path):
     ase.io.write(tmp_path / "a.xyz", frames, format="extxyz")
     with pytest.raises(DataError, match="structure 1: hessian is no array of numbers"):
         list(read_records(tmp_path / "a.xyz"))
+
+
+def _spoil(path: Path) -> None:
+    """Puts a NaN into the Hessian of the second structure, whose label is the only one with 225 entries."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            file["config_batch_0/config_1/properties/hessian"][7] = np.nan
+    elif path.suffix == ".db":
+        with connect(path) as database:
+            database.update(2, data={"hessian": np.full(225, np.nan)})
+    else:
+        frames = ase.io.read(path, index=":")
+        frames[1].info["REF_hessian"][7] = np.nan
+        ase.io.write(path, frames, format="extxyz")
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "db", "h5"])
+def test_a_bad_record_in_the_middle_leaves_the_others(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    write_records(path, RECORDS)
+    _spoil(path)
+    found = list(read_each(path))
+    assert [place for place, one in enumerate(found) if isinstance(one, DataError)] == [1] and len(found) == 5
+    what = "row" if suffix == "db" else "structure"
+    assert f"a.{suffix}, {what} 1: " in str(found[1]) and "not finite" in str(found[1])
+    assert_same(found[4], RECORDS[4], 7, texts=False)
+    with pytest.raises(DataError, match=f"{what} 1: .* not finite"):
+        list(read_records(path))
+
+
+def test_a_bad_first_record_leaves_the_others(tmp_path):
+    write_records(tmp_path / "a.h5", RECORDS)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["config_batch_0/config_0/positions"]
+    assert [isinstance(one, DataError) for one in read_each(tmp_path / "a.h5")] == [True, *[False] * 4]
+
+
+def test_a_row_that_ase_cannot_decode_leaves_the_others(tmp_path):
+    write_records(tmp_path / "a.db", RECORDS)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+        database.execute("UPDATE systems SET positions = x'0011' WHERE id = 2")
+        database.execute("UPDATE systems SET numbers = x'00' WHERE id = 5")
+    assert [isinstance(one, DataError) for one in read_each(tmp_path / "a.db")] == [False, True, False, False, True]
+
+
+def test_a_parser_that_dies_says_that_the_rest_is_lost(tmp_path):
+    path = tmp_path / "a.xyz"
+    write_records(path, RECORDS)
+    path.write_text(path.read_text().replace("\nC ", "\nC x ", 1))
+    *before, last = read_each(path)
+    assert len(before) == 1 and isinstance(last, CutShortError)
+    assert "after 1 structures" in str(last) and str(last).endswith(", and nothing after it could be read")
 
 
 def test_mace_reads_what_is_written(tmp_path):

@@ -179,6 +179,16 @@ def test_a_store_has_one_level(tmp_path, water):
             label_into(store, tasks, Springs)
 
 
+def test_a_store_without_records_is_taken_over_by_another_level(tmp_path):
+    write(tmp_path / "ammonia.xyz", molecule("NH3"), format="extxyz")
+    tasks = Tasks([str(tmp_path / "ammonia.xyz")])
+    with HessianStore(tmp_path / "labels.lmdb", "a") as store:
+        assert label_into(store, tasks, Springs).failed == 1
+        assert label_into(store, tasks, Springs).skipped == 1
+        assert label_into(store, tasks, partial(Springs, stiffness=3.0, careful=True)).labelled == 1
+        assert store.metadata["level"]["stiffness"] == 3.0 and not store.failures()
+
+
 class TestTasks:
     @pytest.fixture(autouse=True)
     def _installed(self):
@@ -230,6 +240,10 @@ class TestCommand:
             (["--with", "pyscff:hf/sto-3g"], "did you mean 'pyscf'"),
             (["--with", "calculator:label_cases:make_emt"], "--trust-code"),
             (["--with", "calculator:emt", "--rows", "0"], "rows is 0"),
+            (["--with", "calculator:emt", "--grid-level", "5"], "--grid-level is for pyscf:…, not for calculator:emt"),
+            (["--with", "backbone:so3lr", "--grid-level", "12"], "--grid-level is for pyscf:…, not for backbone:so3lr"),
+            (["--with", "tblite:GFN2-xTB", "--float64"], "--float64 is for backbone:…, not for tblite:GFN2-xTB"),
+            (["--with", "backbone:so3lr", "--step", "0.01"], "--step is for pyscf:…, tblite:…, calculator:…, not for"),
             (["--with", "calculator:emt", "--probes", "1", "--probe-kind", "soft"], "no probes of kind 'soft'"),
             (["--with", "calculator:emt", "--distort", "0"], "--distort is 0"),
             (["--with", "calculator:emt", "--limit", "-1"], "--limit is -1"),

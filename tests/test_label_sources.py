@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -224,8 +225,12 @@ class TestPySCF:
             labeller.label(Atoms("OH", [[0, 0, 0], [0, 0, 1]]))
         with pytest.raises(StructureError, match="periodic"):
             labeller.label(copper())
-        with pytest.raises(ConfigError, match="no basis"):
-            open_labeller("pyscf:hf/nosuch").label(molecule("H2O"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ConfigError, match="does not know the basis 'nosuch'"):
+                open_labeller("pyscf:hf/nosuch")
+            with pytest.raises(ConfigError, match="no basis '6-31g' here"):
+                open_labeller("pyscf:hf/6-31g").label(Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]]))
         with pytest.raises(ConfigError, match="functional 'nosuch'"):
             open_labeller("pyscf:nosuch/sto-3g")
         with pytest.raises(ConfigError, match="FUNCTIONAL/BASIS"):

@@ -363,7 +363,7 @@ def test_wrong_labels_stop_a_run_before_its_first_step(workshop, name, message):
     [
         (["--hessian_lr=0"], "--hessian_lr is 0.0, expected a positive number"),
         (["--hessian_weight=-1"], "--hessian_weight is -1.0, expected a positive number"),
-        (["--hessian_head={lairs: 2}"], "'lairs': Extra inputs are not permitted; did you mean 'layers'?"),
+        (["--hessian_head={lairs: 2}"], "there is no key 'lairs'; did you mean 'layers'?"),
         (["--hessian_head=nowhere.yaml"], "cannot read 'nowhere.yaml' (No such file or directory)"),
         (["--hessian_head={layers: ["], "is not valid YAML"),
         (["--hessian_weigth=2"], "unrecognized arguments: --hessian_weigth=2"),

@@ -1,9 +1,10 @@
-"""The tables of docs/optimisation.md and docs/refinement.md say what the benchmarks' results say."""
+"""The tables of measured numbers in README.md, docs and benchmarks/README.md say what the benchmarks' results say."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -15,8 +16,9 @@ def results(name: str) -> dict:
 
 
 def rows(page: str) -> list[list[str]]:
-    """Cells of all tables, without bold type and what stands behind the first one."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8").replace("**", "")
+    """Cells of all tables, without bold type and what stands behind the first one; a page by its path, or in docs."""
+    path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
+    text = path.read_text(encoding="utf-8").replace("**", "")
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     return [[first.removesuffix(" (the default)"), *rest] for first, *rest in found]
 
@@ -61,3 +63,148 @@ def test_rank_correlations_of_the_estimate(products):
         rms, mae = found["rank correlation with true rms"], found["rank correlation with true mae"]
         cells.append(f"{rms['value']:.2f} ({rms['low']:.2f} to {rms['high']:.2f}); {mae['value']:.2f}")
     assert cells in rows("refinement.md")
+
+
+ACCURACY = {
+    "large, rattled": "16 drugs, peptides, sugars, lipids, rattled",
+    "minima": "62 enumerated molecules at minima",
+    "random states, 22 to 30 atoms": "35 enumerated, random states",
+    "random states, up to 21 atoms": "59 enumerated, random states",
+}
+
+
+@pytest.mark.parametrize("kind", ACCURACY)
+def test_accuracy_of_the_head(kind):
+    one = results("accuracy_so3lr")[kind]
+    assert ACCURACY[kind].startswith(f"{one['structures']} ")
+    assert [
+        ACCURACY[kind],
+        f"{one['atoms_least']}–{one['atoms_most']}",
+        f"{one['hessian_mae']:.3f} ({one['hessian_mae_median']:.3f})",
+        f"{one['mae_over_mean_abs']:.3f}",
+        f"{one['mode_overlap_median']:.3f}",
+        percent(one["negative_agreement"]),
+        f"{one['frequency_mae']:.1f}",
+        f"{100 * one['zpe_error_median']:.2f} %",
+    ] in rows("README.md")
+
+
+@pytest.mark.parametrize(
+    ("what", "title"),
+    [("direct against label", "direct Hessian"), ("own autograd against label", "the model's own, by autograd")],
+)
+def test_accuracy_beside_fairchem(what, title):
+    one = results("fairchem_molecules")[what]
+    assert [
+        title,
+        f"{one['hessian_mae']:.2f} ({one['hessian_mae_median']:.2f})",
+        f"{one['mode_overlap_median']:.3f}",
+        percent(one["negative_agreement"]),
+        f"{one['frequency_mae']:.0f}",
+        f"{100 * one['zpe_error_median']:.1f} %",
+    ] in rows("README.md")
+
+
+@pytest.mark.parametrize("crystal", results("phonons"))
+def test_bands_of_crystals(crystal):
+    one = results("phonons")[crystal]
+    error, highest = f"{one['band_mae']:.1f}", f"{one['highest']:.0f}"
+    ratio = f"{one['displaced_seconds'] / one['direct_seconds']:.0f}"
+    assert [crystal, error, highest, ratio] in rows("README.md")
+    supercell = "×".join(map(str, one["supercell"]))
+    assert [crystal, supercell, f"{one['displacements']}", highest, error, ratio] in rows("phonons.md")
+
+
+def test_speed_beside_the_backbones():
+    titles = {"so3lr": "SO3LR", "mace": "MACE 128x0e+128x1o"}
+    made = [
+        [
+            titles[one["backbone"]],
+            f"{one['atoms']}",
+            f"{1000 * one['seconds']['direct']['median']:.0f} ms",
+            f"{one['ratios']['direct / energy']:.2f}",
+            f"{one['ratios']['direct / energy_forces']:.2f}",
+            f"{one['ratios']['autograd / direct']:.0f}",
+        ]
+        for one in results("hessian_speed")["cases"]
+        if one["batch"] == 1 and one["backbone"] in titles and "autograd" in one["seconds"]
+    ]
+    written = [row for row in rows("README.md") if row[0] in titles.values() and row[1].isdigit()]
+    assert len(written) == 5 and all(row in made for row in written)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_speed_beside_fairchem(place):
+    one = results("fairchem_speed")["cases"][place]
+    ratios = one["ratios"]
+    assert [
+        f"{one['atoms']}",
+        f"{one['seconds']['direct']['median']:.2f} s",
+        f"{ratios['direct / pass']:.2f}",
+        f"{ratios['direct / energy_forces']:.2f}",
+        f"{ratios['autograd, loop / direct']:.0f}",
+        f"{ratios['one copy / pass']:.2f}",
+    ] in rows("README.md")
+
+
+@pytest.mark.parametrize(
+    ("run", "part"), [(run, part) for run, parts in results("label_efficiency").items() for part in parts]
+)
+def test_how_many_labels(run, part):
+    one = results("label_efficiency")[run][part]
+    kind = "one product H·v of each" if part == "probes" else "rows of three atoms"
+    assert [
+        f"{one['structures']:,}",
+        *([kind] if run.startswith("so3lr") else []),
+        f"{one['products']:,}",
+        f"{one['hessian_mae']:.3f} ({one['hessian_mae_median']:.3f})",
+        f"{one['mode_overlap_median']:.3f}",
+        f"{one['negative_agreement']:.0%}",
+        f"{one['frequency_mae']:.0f}",
+    ] in rows("distillation.md")
+
+
+@pytest.mark.parametrize(
+    ("what", "title", "digits"),
+    [
+        ("SO3LR, exact", "SO3LR, exact", 1),
+        ("distilled", "`hip-so3lr-organic`", 1),
+        ("new weights", "new weights, 48 DFT labels", 2),
+        ("fine-tuned", "distilled, then 48 DFT labels", 2),
+    ],
+)
+def test_from_distillation_to_dft(what, title, digits):
+    one = results("dft_transfer")["60+0"]["against the DFT labels"][what]
+    assert [
+        title,
+        f"{one['hessian_mae']['mean']:.3f} ({one['hessian_mae']['median']:.3f})",
+        f"{one['frequency_mae']['mean']:.0f}",
+        f"{100 * one['zpe_error']['mean']:.{digits}f} %",
+        f"{one['cos1_eckart']['mean']:.3f}",
+    ] in rows("benchmarks/README.md")
+
+
+@pytest.mark.parametrize("head", ["ours", "HIP-style"])
+def test_five_folds_of_dft(head):
+    folds = [one for one in results("hip_style_folds").values() if one["head"] == head]
+    errors, *others = (
+        [one["metrics"]["fold"][name] for one in folds]
+        for name in ("hessian_mae", "overlap", "negative_agrees", "frequency_mae", "sum_rule")
+    )
+    overlap, negative, frequency, rule = map(mean, others)
+    assert [
+        head,
+        f"{folds[0]['learning_rate']:g}",
+        f"{mean(errors):.3f}",
+        f"{min(errors):.3f} to {max(errors):.3f}",
+        f"{overlap:.3f}",
+        f"{negative:.0%}",
+        f"{frequency:.0f}",
+        f"{rule:.2g}",
+        f"{mean(one['training']['steps'] for one in folds):.0f}",
+    ] in rows("comparison.md")
+
+
+def percent(share: float) -> str:
+    """A share as README.md writes it, halves rounded up."""
+    return f"{int(100 * share + 0.5)} %"

@@ -266,6 +266,42 @@ def test_another_config_or_a_foreign_folder_is_refused(finished, stores, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_a_run_that_failed_before_its_first_state_leaves_its_folder_free(stores, tmp_path):
+    bare = write_store(tmp_path / "bare.lmdb", [replace(r, labelled=None, rows=None, info={}) for r in labelled(8)])
+    with pytest.raises(DataError, match="set it to 0"):
+        train(small_config(bare, stores[1]), tmp_path / "a", backbone=toy())
+    corrected = small_config(*stores, run={"steps": 4, "evaluate_every": 4})
+    assert train(corrected, tmp_path / "a", backbone=toy()).metrics
+    assert TrainingConfig.from_yaml(tmp_path / "a/config.yaml") == corrected
+
+
+def test_validation_data_without_a_hessian_are_refused(stores, tmp_path):
+    bare = write_store(tmp_path / "bare.lmdb", [replace(r, labelled=None, rows=None, info={}) for r in labelled(8)])
+    with pytest.raises(DataError, match=r"none of 8 validation records has any Hessian rows: .*data\.validation"):
+        train(small_config(stores[0], bare), tmp_path / "a", backbone=toy())
+    assert not (tmp_path / "a" / STATE).exists()
+
+
+def test_a_device_that_is_not_here_is_named(stores, tmp_path):
+    kind = "mps" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(ConfigError, match=f"run.accelerator is {kind}, but torch finds no such device"):
+        train(small_config(*stores, run={"accelerator": kind}), tmp_path / "a", backbone=toy())
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_named(stores, tmp_path):
+    (tmp_path / "file").write_text("keep")
+    for folder, words in (
+        (tmp_path / "file", "file is a file: a run needs a folder"),
+        (tmp_path / "file/x", "cannot keep a run in .*Not a directory"),
+        (Path("/proc/nothing"), "cannot keep a run in /proc/nothing: "),
+    ):
+        with pytest.raises(ConfigError, match=words) as caught:
+            train(small_config(*stores), folder, backbone=toy())
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "keep"
+
+
 def test_a_finished_run_is_not_trained_again(finished, stores):
     result, folder = finished
     before = (folder / STATE).stat().st_mtime_ns
@@ -361,7 +397,21 @@ def test_a_damaged_state_is_named(finished, stores, tmp_path):
         ({"loss": {"energy": 1.0}}, "need backbone.trainable"),
         ({"backbone": {"trainable": "all"}}, "needs loss.energy or loss.forces"),
         ({"data": {"train": ["a"], "batch": 2}, "run": {"devices": 4}}, "fewer than"),
-        ({"data": {"train": []}}, "data.train"),
+        ({"data": {"train": []}}, r"'data.train' is \[\], expected 1 or more entries$"),
+        ({"data": {"train": "a.lmdb"}}, "'data.train' is 'a.lmdb', expected a list$"),
+        ({"data": None}, "'data' is None, expected keys with values$"),
+        ({"stps": 40}, "there is no key 'stps'; did you mean 'run.steps'"),
+        ({"backbone": {"trainable": 3}}, "'backbone.trainable' is 3, expected one of 'none' or 'all' or a list$"),
+        ({"run": {"zebra": 1}}, "there is no key 'run.zebra'; known are steps, evaluate_every"),
+        (
+            {"run": {"steps": -4}, "optimiser": {"learning_rate": float("nan")}, "head": {"layer": 2}},
+            r"no key 'head.layer'; did you mean 'layers'\? 'optimiser.learning_rate' is nan, expected a finite number; "
+            "'run.steps' is -4, expected at least 1$",
+        ),
+        (
+            {"loss": {"energy": 1.0}, "data": {"train": ["a"], "batch": 2}, "run": {"devices": 4}},
+            "bad.yaml: loss.energy and .* does not move; data.batch is 2, fewer than",
+        ),
         ({"loss": {"hessian": {"mae": 0, "twists": 0}}}, "every loss has weight zero"),
     ],
 )
@@ -378,6 +428,11 @@ def test_a_pattern_of_no_parameter_and_a_missing_store_are_named(stores, tmp_pat
     config = small_config(*stores, backbone={"trainable": ["wights"]}, loss=loss)
     with pytest.raises(ConfigError, match="did you mean 'weights'"):
         train(config, tmp_path / "a", backbone=toy())
+    (tmp_path / "labels.xyz").write_text("1\n\nH 0 0 0\n")
+    with pytest.raises(
+        DataError, match=r"labels\.xyz is no label store: hip-ext data convert .*labels\.xyz labels\.lmdb"
+    ):
+        train(small_config(str(tmp_path / "labels.xyz"), stores[1]), tmp_path / "b", backbone=toy())
     with pytest.raises(HipExtError, match="no label store"):
         train(small_config(str(tmp_path / "none.lmdb"), stores[1]), tmp_path / "b", backbone=toy())
     config = small_config(*stores, run={"precision": "float32"})

@@ -19,7 +19,7 @@ from ase.calculators.calculator import Calculator
 
 from hip_ext.backbones.borrowed import reason_of
 from hip_ext.backbones.fingerprint import fingerprint
-from hip_ext.backbones.frameworks import require
+from hip_ext.backbones.frameworks import require, unusable_source
 from hip_ext.errors import BackboneError, MissingDependencyError
 from hip_ext.suggest import did_you_mean
 
@@ -50,10 +50,10 @@ def find_unit(source: Any, device: torch.device | None, dtype: torch.dtype | Non
     if isinstance(unit, predict.ParallelMLIPPredictUnit):
         raise BackboneError("this predict unit runs in several processes: load it with workers=1")
     if not isinstance(unit, predict.MLIPPredictUnit):
-        raise BackboneError(
-            f"the fairchem backbone cannot be made from {type(source).__name__}: give an MLIPPredictUnit, a "
-            "FAIRChemCalculator, the path of an inference checkpoint or a name such as 'uma-s-1p2'"
+        expected = (
+            "an MLIPPredictUnit, a FAIRChemCalculator, the path of an inference checkpoint or a name like 'uma-s-1p2'"
         )
+        raise unusable_source("fairchem", source, expected)
     return _placed(unit, device, dtype), name or "in-memory"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -37,3 +38,15 @@ def require(framework: str, requirement: str, extra: str = "") -> None:
         raise BackboneError(
             f"{needed.name} {found} is installed, but the adapter of {framework} needs {needed.specifier}: {install}"
         )
+
+
+def unusable_source(kind: str, source: Any, expected: str) -> BackboneError:
+    """The error about a source of a kind that an adapter does not take, or that is not given where there is no default.
+
+    Args:
+        kind: of the backbone.
+        source: what was given.
+        expected: what can be given.
+    """
+    found = "without a source" if source is None else f"from {type(source).__name__}"
+    return BackboneError(f"the {kind} backbone cannot be made {found}: give {expected}")

@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator
 from torch import nn
 
 from hip_ext.backbones.borrowed import read_module, reason_of
-from hip_ext.backbones.frameworks import require
+from hip_ext.backbones.frameworks import require, unusable_source
 from hip_ext.errors import BackboneError, MissingDependencyError
 from hip_ext.suggest import did_you_mean
 
@@ -35,10 +35,8 @@ def find_model(source: Any, device: torch.device | None) -> tuple[nn.Module, str
         name = os.fspath(source)
         model = _released(name, device) if name.partition(":")[0] in FAMILIES else _from_file(name, device)
     else:
-        raise BackboneError(
-            f"the mace backbone cannot be made from {type(source).__name__}: give a module, a MACECalculator, "
-            "a .model file or a name such as 'mace_mp:medium-mpa-0'"
-        )
+        expected = "a module, a MACECalculator, a .model file or a name such as 'mace_mp:medium-mpa-0'"
+        raise unusable_source("mace", source, expected)
     if not isinstance(model, modules.MACE) or isinstance(model, modules.PolarMACE):
         raise BackboneError(f"expected a MACE or ScaleShiftMACE model, found a {type(model).__name__} ({name})")
     return model, name

@@ -16,7 +16,7 @@ from ase.calculators.calculator import BaseCalculator
 from torch import Tensor, nn
 
 from hip_ext.backbones.borrowed import reason_of
-from hip_ext.backbones.frameworks import require
+from hip_ext.backbones.frameworks import require, unusable_source
 from hip_ext.errors import BackboneError, MissingDependencyError
 from hip_ext.suggest import did_you_mean
 
@@ -34,10 +34,8 @@ def find_model(source: Any) -> tuple[nn.Module, str]:
         name = os.fspath(source)
         model = _from_file(_path_of(name), name)
     else:
-        raise BackboneError(
-            f"the sevennet backbone cannot be made from {type(source).__name__}: give a name such as '7net-0', "
-            "a checkpoint, an AtomGraphSequential or a SevenNetCalculator"
-        )
+        expected = "a name such as '7net-0', a checkpoint, an AtomGraphSequential or a SevenNetCalculator"
+        raise unusable_source("sevennet", source, expected)
     if not isinstance(model, sequence):
         raise BackboneError(f"expected a SevenNet model (AtomGraphSequential), found a {type(model).__name__} ({name})")
     if model.key_grad != "edge_vec" or not model.type_map:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hip_ext.cli.options import JsonOption
-from hip_ext.errors import ConfigError, DataError
+from hip_ext.errors import ConfigError, CutShortError, DataError
 
 if TYPE_CHECKING:
     from hip_ext.data.check import Check
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 
+PROBLEMS = 1
+"""Exit code of a check that found records which cannot be trained on."""
+
 data = typer.Typer(no_args_is_help=True, help="Label files: check, convert, describe.")
 
 LabelsArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Labels in any format of `hip-ext data formats`.")]
 FormatOption = Annotated[str | None, typer.Option("--from", help="Its format; found from the file by default.")]
 UnitsOption = Annotated[
-    str | None, typer.Option(help="Of its Hessians where the format leaves that open: eV/Å² or Hartree/Bohr².")
+    str | None, typer.Option(help="Of its Hessians where the format leaves that open: eV/A^2, or Hartree/Bohr^2 (au).")
 ]
 
 
@@ -89,7 +92,10 @@ def check(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for check.json and check.png.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count, test the exact rules, look for damage, wrong units, duplicates and leakage."""
+    """Count, test the exact rules, look for damage, wrong units, duplicates and leakage.
+
+    Exits with 1 if a record is damaged or probably in other units.
+    """
     from hip_ext.cli.output import print_json
 
     if out is not None and out.exists() and not out.is_dir():
@@ -101,8 +107,10 @@ def check(
         _write_report(out, found, summary)
     if as_json:
         print_json(summary)
-        return
-    _print_summary(summary)
+    else:
+        _print_summary(summary)
+    if summary["damaged"] or summary["implausible"]:
+        raise typer.Exit(PROBLEMS)
 
 
 @data.command()
@@ -140,6 +148,8 @@ class _Stream:
 
         count = 0
         for index, found in enumerate(_each(self.file, from_format, units)):
+            if isinstance(found, CutShortError):  # how many are lost is not known
+                raise DataError(f"{found}; nothing was written: repair {self.file}, or cut it there")
             if isinstance(found, DataError):
                 if not self.skip_damaged:
                     raise DataError(f"{found}; --skip-damaged leaves such records out")
@@ -211,7 +221,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
         if found["records"]:
             values = (f"{found[key]:.3g}" for key in ("median", "largest"))
             rows.add_row(name, str(found["records"]), *values, str(found["index"]))
-    problems = [f"damaged: {reason}" for reason in list(summary["damaged"].values())[:SHOWN]]
+    damaged = list(summary["damaged"].values())
+    # the last one may say that nothing after it could be read
+    shown = damaged if len(damaged) <= SHOWN else [*damaged[: SHOWN - 1], damaged[-1]]
+    problems = [f"damaged: {reason}" for reason in shown]
     strange = summary["implausible"]
     problems += [f"record {index}: {'; '.join(what)}" for index, what in list(strange.items())[:SHOWN]]
     problems += [f"{len(strange)} records are probably in other units"] if strange else []

@@ -48,6 +48,7 @@ def evaluate(
     units: Annotated[
         str | None, typer.Option(help="Of Hessians in files that leave it open (extxyz): eV/A^2 or Hartree/Bohr^2.")
     ] = None,
+    trust_units: Annotated[bool, typer.Option("--trust-units", help="Evaluate even if units look wrong.")] = False,
     trust_source: TrustOption = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default where the models are.")] = None,
     as_json: JsonOption = False,
@@ -58,7 +59,7 @@ def evaluate(
     """
     if len(inputs) < 2:
         raise ConfigError(f"at least one model and the data expected, found only {inputs[0]!r}")
-    from hip_ext.evaluation.inputs import check_names, load_contestant, read_data
+    from hip_ext.evaluation.inputs import check_names, check_units, load_contestant, read_data
     from hip_ext.evaluation.lines import Reference
     from hip_ext.evaluation.run import Settings
     from hip_ext.evaluation.run import evaluate as run
@@ -66,6 +67,8 @@ def evaluate(
     *names, path = inputs
     check_names(names)
     data = read_data(path, limit, units)
+    if not trust_units:
+        check_units(data, limit)
     references = tuple(r for r in get_args(Reference) if reference.value in (r, "both"))
     settings = Settings(references, group_by, pair_by, limit, batch)
     contestants = [load_contestant(name, trust_source, device) for name in names]

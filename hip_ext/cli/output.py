@@ -77,7 +77,7 @@ def print_tables(*tables: Table | str) -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+        console = Console(highlight=False, width=10_000)  # a width that does not fit would cut cells
     for item in tables:
         console.print(item)
 

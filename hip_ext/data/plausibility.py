@@ -16,7 +16,7 @@ atoms far from all others are not judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,6 +103,23 @@ def require_plausible(record: HessianRecord) -> None:
     """Raises DataError, which names the likely unit, where a quantity is probably not in its own."""
     for suspicion in suspicions(record):
         raise DataError(f"the {suspicion}; convert the labels or state their units")
+
+
+def refuse_other_units(records: Sequence[HessianRecord], where: str, advice: str) -> None:
+    """Looks whether the numbers of a sample can be in our units.
+
+    Args:
+        records: the sample.
+        where: what it is of, for the error.
+        advice: what can be done about it, for the error.
+
+    Raises:
+        DataError: more of them than strain explains look as if they were in others.
+    """
+    strange = [found[0] for found in map(suspicions, records) if found]
+    if strange and (len(strange) == len(records) or len(strange) > max(1, TOLERATED * len(records))):
+        count = f"{len(strange)} of {len(records)} records{where and f' of {where}'}"
+        raise DataError(f"{count} are probably in other units, the first: {strange[0]}; {advice}")
 
 
 def _positions(record: HessianRecord) -> Iterator[Suspicion]:

@@ -253,7 +253,10 @@ class HessianStore(Sequence[HessianRecord]):
             found = None  # no such table, not JSON, or not a mapping
         if found != FORMAT:
             self.close()
-            raise DataError(f"{self.path} is no hip-ext store: format {found!r}, expected {FORMAT!r}")
+            raise DataError(
+                f"{self.path} is no hip-ext store: format {found!r}, expected {FORMAT!r}; hip-ext data convert makes "
+                "one of labels in another format"
+            )
 
     def _get(self, table: bytes, key: bytes) -> bytes | None:
         with self._environment.transaction() as (transaction, tables):

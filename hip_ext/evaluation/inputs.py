@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from hip_ext.backbones import Backbone, backbone_kinds, load_backbone
 from hip_ext.backbones.fingerprint import fingerprint
-from hip_ext.data.formats import find_format, read_records
+from hip_ext.data.formats import find_format, read_each
+from hip_ext.data.plausibility import refuse_other_units
 from hip_ext.data.record import HessianRecord
 from hip_ext.data.store import HessianStore
 from hip_ext.errors import CheckpointError, ConfigError, DataError
@@ -29,6 +31,9 @@ from hip_ext.suggest import did_you_mean
 
 AUTOGRAD = ":autograd"
 
+SAMPLE = 800
+"""So many records, at most, are looked at before an evaluation: whether their units can be right."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -37,7 +42,7 @@ class Data:
     Attributes:
         path: the file.
         sha256: of its bytes.
-        records: read when they are asked for.
+        records: read when they are asked for; a damaged one raises DataError, and leaves the others readable.
         names: of those records that have one, by index.
         units: of the Hessians in the file, where they had to be stated.
     """
@@ -55,7 +60,7 @@ def read_data(path: str | Path, limit: int | None = None, units: str | None = No
     Args:
         path: the file.
         limit: by default all.
-        units: of the Hessians, where the format leaves that open; see `read_records`.
+        units: of the Hessians, where the format leaves that open; see `hip_ext.data.formats.read_records`.
 
     Raises:
         DataError: there is no such file, or nothing can be read from it.
@@ -69,10 +74,46 @@ def read_data(path: str | Path, limit: int | None = None, units: str | None = No
         store = HessianStore(path)
         records, names = store, {store.index(key): key for key in store.keys()}  # noqa: SIM118
     else:
-        records, names = list(islice(read_records(path, entry.name, units), limit)), {}
+        records, names = _Read(list(islice(read_each(path, entry.name, units), limit))), {}
     if not records:
         raise DataError(f"cannot read {path}: there is no structure in it")
     return Data(path, _digest(path), records, names, units)
+
+
+def check_units(data: Data, limit: int | None = None) -> None:
+    """Looks whether the numbers of some records, spread over the data, can be in our units.
+
+    Raises:
+        DataError: more of them than strain explains look as if they were in others, or none can be read.
+    """
+    count = len(data.records) if limit is None else min(limit, len(data.records))
+    sample: list[HessianRecord] = []
+    first: DataError | None = None
+    for index in range(0, count, -(-count // SAMPLE)):
+        try:
+            sample.append(data.records[index])
+        except DataError as error:
+            first = first or error
+    if first is not None and not sample:
+        raise DataError(f"no record of {data.path} can be read, the first: {first}")
+    advice = "convert them (hip-ext data convert), state --units where the file leaves them open, or pass --trust-units"
+    refuse_other_units(sample, str(data.path), advice)
+
+
+class _Read(Sequence[HessianRecord]):
+    """Records that were read, with the error in place of a damaged one, which is raised whenever it is asked for."""
+
+    def __init__(self, found: Sequence[HessianRecord | DataError]) -> None:
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._found[index]
+        if isinstance(found, DataError):
+            raise found
+        return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ gradients, each from the density of the structure itself.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +23,9 @@ from hip_ext.labelling.base import FULL, Array, Labeller, Target, check_electron
 from hip_ext.labelling.finite_difference import STEP, by_differences, checked_step
 
 GRIDS = range(10)
+
+SOME_ELEMENTS = ("H", "C", "O", "Na", "Si", "Fe", "Br", "I", "Au")
+"""A basis that has none of these is none."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class PySCFLabeller(Labeller):
 
     Raises:
         MissingDependencyError: PySCF is not installed.
-        ConfigError: PySCF does not know the functional.
+        ConfigError: PySCF does not know the functional or the basis.
     """
 
     def __init__(self, level: Level, step: float = STEP) -> None:
@@ -72,9 +77,24 @@ class PySCFLabeller(Labeller):
             dft.libxc.parse_xc(level.functional)
         except Exception as error:
             raise ConfigError(f"PySCF does not know the functional {level.functional!r}: {_reason(error)}") from None
+        self._check_basis()
         if level.grid is not None and level.grid[1] not in dft.gen_grid.LEBEDEV_NGRID:
             known = ", ".join(map(str, sorted(dft.gen_grid.LEBEDEV_NGRID)))
             raise ConfigError(f"there is no angular grid of {level.grid[1]} points: known are {known}")
+
+    def _check_basis(self) -> None:
+        """Refuses a basis that has nothing for any element; of which it has something, its structures will say.
+
+        Raises:
+            ConfigError: that is so.
+        """
+        gto = _pyscf().gto
+        for symbol in SOME_ELEMENTS:
+            with warnings.catch_warnings(), suppress(Exception):  # PySCF tries several readers, each with its own
+                warnings.simplefilter("ignore")
+                if gto.format_basis({symbol: self.level.basis}).get(symbol):
+                    return
+        raise ConfigError(f"PySCF does not know the basis {self.level.basis!r}: give one such as 6-31g* or def2-svp")
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -136,14 +156,16 @@ class PySCFLabeller(Labeller):
         check_electrons(record)
         atoms = [(int(z), tuple(x)) for z, x in zip(record.numbers, positions / Bohr, strict=True)]
         try:
-            return gto.M(
-                atom=atoms,
-                unit="Bohr",
-                basis=self.level.basis,
-                charge=int(record.charge),
-                spin=int(record.unpaired),
-                verbose=0,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of where else a basis could come from: the error says enough
+                return gto.M(
+                    atom=atoms,
+                    unit="Bohr",
+                    basis=self.level.basis,
+                    charge=int(record.charge),
+                    spin=int(record.unpaired),
+                    verbose=0,
+                )
         except Exception as error:
             raise ConfigError(f"PySCF has no basis {self.level.basis!r} here: {_reason(error)}") from None
 

@@ -78,7 +78,7 @@ def label_into(
     labeller = make()
     # as it comes back from the store: lists in place of tuples, strings in place of enumerations
     level = json.loads(json.dumps({**labeller.settings, "wanted": asdict(tasks.wanted)}))
-    _agree(store, level)
+    retry_failed |= not _agree(store, level)  # what another level failed at says nothing
     runs = [*store.metadata.get("runs", []), _provenance(command)]
     store.describe({"level": level, "runs": runs})
     progress = Progress(len(tasks))
@@ -121,18 +121,26 @@ def _keep(store: HessianStore, done: Done, origin: str) -> None:
     store.append(origins, list(records), failures)
 
 
-def _agree(store: HessianStore, level: Mapping[str, Any]) -> None:
+def _agree(store: HessianStore, level: Mapping[str, Any]) -> bool:
+    """Whether the store is of this level or of none; False for one of another level that has no records yet.
+
+    Raises:
+        ConfigError: its records are of another level, or of an unknown one.
+    """
     known = store.metadata.get("level")
     if known is None:
         if len(store):
             raise ConfigError(f"{store.path} has {len(store)} records of unknown level: label into a file of its own")
-        return
+        return True
+    if not len(store):
+        return known == level
     for name in sorted({*known, *level}):
         if known.get(name) != level.get(name):
             raise ConfigError(
                 f"{store.path} was made with {name} = {known.get(name)}, now it is {level.get(name)}: "
                 "go on with the same options, or label into another file"
             )
+    return True
 
 
 def _provenance(command: str) -> dict[str, Any]:

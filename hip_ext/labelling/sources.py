@@ -26,7 +26,7 @@ from hip_ext.suggest import did_you_mean
 
 @dataclass(frozen=True)
 class Options:
-    """What the labellers can be told; each takes what concerns it.
+    """What the labellers can be told; each takes what concerns it, and refuses to be told anything else.
 
     Attributes:
         step: of finite differences, Å.
@@ -62,7 +62,22 @@ def open_labeller(name: str, options: Options | None = None) -> Labeller:
         raise ConfigError(f"no labels from {name!r}{did_you_mean(kind, _MAKERS)}; known are {known}")
     if not rest:
         raise ConfigError(f"{name!r} does not say which: give {kind}:NAME")
+    _refuse_foreign(name, kind, options)
     return _MAKERS[kind](rest, options)
+
+
+def _refuse_foreign(name: str, kind: str, options: Options) -> None:
+    """Refuses an option that only other labellers would heed.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    plain = Options()
+    for option, kinds in _HEEDED.items():
+        if kind not in kinds and getattr(options, option) != getattr(plain, option):
+            flag = {"backbone": "--backbone-option"}.get(option, f"--{option.replace('_', '-')}")
+            others = ", ".join(f"{one}:…" for one in kinds)
+            raise ConfigError(f"{flag} is for {others}, not for {name}: leave it out")
 
 
 def _backbone(name: str, options: Options) -> Labeller:
@@ -135,3 +150,14 @@ _MAKERS: dict[str, Callable[[str, Options], Labeller]] = {
     "tblite": _tblite,
     "calculator": _calculator,
 }
+
+_HEEDED = {
+    "step": ("pyscf", "tblite", "calculator"),
+    "grid_level": ("pyscf",),
+    "grid": ("pyscf",),
+    "float64": ("backbone",),
+    "trust_code": ("calculator",),
+    "batch": ("backbone",),
+    "backbone": ("backbone",),
+}
+"""Which labellers heed an option."""

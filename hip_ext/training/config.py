@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hip_ext.errors import ConfigError
 from hip_ext.head import HeadConfig
-from hip_ext.suggest import first_problem
+from hip_ext.suggest import all_problems
 from hip_ext.training.yaml_files import read_yaml
 
 
@@ -71,5 +71,4 @@ class DistillConfig(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            known = {*cls.model_fields, *LabelConfig.model_fields, *TrainConfig.model_fields, *HeadConfig.model_fields}
-            raise ConfigError(f"{path}: {first_problem(error, known)}") from None
+            raise ConfigError(f"{path}: {all_problems(error, cls)}") from None

@@ -22,6 +22,7 @@ from hip_ext.errors import ConfigError, DataError
 from hip_ext.model import HessianModel
 from hip_ext.training.config import DistillConfig
 from hip_ext.training.finish import CHECKPOINT
+from hip_ext.training.folder import folder_of_a_run
 from hip_ext.training.labelling import COMPLETE, label_sources, split_sources
 from hip_ext.training.plot import plot_learning_curve
 from hip_ext.training.run import Stages, silent, train
@@ -136,6 +137,11 @@ def training_config(config: DistillConfig, train: Path, held_out: Path, precisio
 
 def _claim(folder: Path, config: DistillConfig) -> None:
     """Writes the recipe into an empty folder, or checks that it is the one there."""
+    with folder_of_a_run(folder):
+        _claim_usable(folder, config)
+
+
+def _claim_usable(folder: Path, config: DistillConfig) -> None:
     recipe = folder / "recipe.json"
     text = config.model_dump_json(indent=2) + "\n"
     if recipe.exists():

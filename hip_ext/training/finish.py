@@ -70,7 +70,7 @@ def finish(
 
 
 def _stages(record: dict[str, Any]) -> dict[str, Any]:
-    """How the head that a run began with was taught, with what it had begun with itself: `stage 1`, `stage 2` and on."""
+    """How the head that a run began with was taught, and what that had begun with: `stage 1`, `stage 2` and on."""
     stages = {key: value for key, value in record.items() if key.startswith("stage ")}
     last = {key: value for key, value in record.items() if key not in stages}
     return {**stages, f"stage {len(stages) + 1}": last} if last else {}

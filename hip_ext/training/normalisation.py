@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hip_ext.data.plausibility import TOLERATED, suspicions
 from hip_ext.data.record import HessianRecord
 from hip_ext.errors import DataError
 from hip_ext.features import NodeFeatures
@@ -75,18 +75,27 @@ def coverage_of(sample: Sequence[HessianRecord], loss: LossSettings) -> dict[str
     return coverage
 
 
-def refuse_other_units(sample: Sequence[HessianRecord]) -> None:
-    """Looks whether the numbers of records can be in our units.
+def require_validation(records: RecordSet, loss: LossSettings) -> None:
+    """Refuses validation data that say nothing about what is trained.
 
     Raises:
-        DataError: more of them than strain explains look as if they were in others.
+        DataError: no record has a label by which a head, or a potential that is trained alone, could be judged.
     """
-    strange = [found[0] for found in map(suspicions, sample) if found]
-    if len(strange) > max(1, TOLERATED * len(sample)):
-        raise DataError(
-            f"{len(strange)} of {len(sample)} records are probably in other units, the first: {strange[0]}; convert "
-            "them (hip-ext data convert), or set data.trust_units"
-        )
+    hessian = loss.hessian
+    wanted = ["hessian", "products"] if hessian.products else ["hessian"]
+    if not hessian.any:
+        wanted = [name for name, weight in (("energy", loss.energy), ("forces", loss.forces)) if weight]
+    for index in range(len(records)):
+        with suppress(DataError):
+            found = labels_of(records[index])
+            if any(found[name] for name in wanted):
+                return
+    kinds = {"hessian": "Hessian rows", "products": "Hessian products"}
+    lacking = " or ".join(kinds.get(name, name) for name in wanted)
+    raise DataError(
+        f"none of {len(records)} validation records has any {lacking}: nothing that is trained could be judged; give "
+        "data.validation that has, or leave it out to hold out training data"
+    )
 
 
 def fit_head(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hip_ext.data.formats.signatures import LMDB, starts_with
 from hip_ext.data.record import HessianRecord
 from hip_ext.data.store import HessianStore
 from hip_ext.errors import DataError
@@ -41,6 +42,11 @@ class RecordSet:
         Raises:
             DataError: a file is no store, or there is nothing in them.
         """
+        for path in map(Path, paths):
+            if path.is_file() and path.stat().st_size and not starts_with(path, LMDB):
+                raise DataError(
+                    f"{path} is no label store: hip-ext data convert {path} {path.stem}.lmdb makes one of it"
+                )
         stores = [HessianStore(path) for path in paths]
         sizes = np.concatenate([store.sizes for store in stores])
         chosen = np.flatnonzero(sizes > 1)[:limit]

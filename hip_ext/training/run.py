@@ -12,23 +12,20 @@ The same call in the same folder goes on where the last one was stopped, by what
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hip_ext.atomic import write_text
 from hip_ext.backbones import Backbone, load_backbone
+from hip_ext.data.plausibility import refuse_other_units
 from hip_ext.data.record import HessianRecord
 from hip_ext.errors import ConfigError, DataError, MissingDependencyError
 from hip_ext.features import NodeFeatures
@@ -36,25 +33,23 @@ from hip_ext.model import HessianModel, attach_head, from_pretrained
 from hip_ext.structures import Structures
 from hip_ext.training.features import MB, FeatureCache, FeatureStore
 from hip_ext.training.finish import CHECKPOINT, finish, with_average
+from hip_ext.training.folder import check_origin, claim
 from hip_ext.training.normalisation import (
     Statistics,
     coverage_of,
     draw_sample,
     fit_head,
     fit_references,
-    refuse_other_units,
+    require_validation,
 )
 from hip_ext.training.objective import Objective
 from hip_ext.training.parameters import choose_trainable
 from hip_ext.training.records import RecordSet
-from hip_ext.training.settings import TrainingConfig, first_difference
+from hip_ext.training.settings import TrainingConfig
 from hip_ext.training.state import read_state
-from hip_ext.version import version
 
 if TYPE_CHECKING:
     from hip_ext.training.module import Part, Training
-
-CONFIG, VERSIONS = "config.yaml", "versions.json"
 
 Report = Callable[[int, str], None]
 Stages = Callable[[str, int], Report]
@@ -106,12 +101,14 @@ def train(
         about: what else the checkpoint shall say about its training.
 
     Raises:
-        ConfigError: the folder belongs to another config, or the config does not fit the backbone.
+        ConfigError: the folder belongs to another config or cannot be used, or the config does not fit the backbone or
+            the machine.
         DataError: there is nothing to learn from, the loss stopped being finite, or the state cannot be stored.
         MissingDependencyError: Lightning or the logger is not installed.
         Stopped: SIGTERM or SIGINT; the state is stored.
     """
     _require_packages(config)
+    _require_devices(config)
     from hip_ext.training.module import Part
 
     folder = Path(folder)
@@ -138,8 +135,10 @@ def train(
     validation = Part(validation_records, cached and FeatureCache(backbone, validation_records, memory, store, cached))
     state = read_state(folder)
     origin = {"backbone": backbone.source.fingerprint, "records": [len(train_records), len(validation_records)]}
-    if state is not None:
-        _check_origin(folder, state.get("origin", origin), origin)
+    if state is None:
+        require_validation(validation_records, config.loss)
+    else:
+        check_origin(folder, state.get("origin", origin), origin)
     statistics = _begin(config, model, train_part, state, stages)
     references = torch.zeros(119, dtype=backbone.dtype)
     for z, value in statistics.references.items():
@@ -156,58 +155,6 @@ def train(
     finally:
         if store:
             store.close()
-
-
-def claim(folder: Path, config: TrainingConfig) -> None:
-    """Writes the config into an empty folder, or checks that the one there is the same in all that matters.
-
-    Raises:
-        ConfigError: the folder was begun with another config, or holds something else.
-    """
-    path = folder / CONFIG
-    wanted = config.model_dump(mode="json")
-    if path.exists():
-        try:
-            found = TrainingConfig.from_yaml(path).model_dump(mode="json")
-        except ConfigError as error:
-            raise ConfigError(f"{path} is not the config of a run ({error}): use another folder") from None
-        difference = first_difference(wanted, found)
-        if difference:
-            raise ConfigError(f"{folder} was begun with another config: {difference}; use another folder")
-    elif folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty and not a training run: use another folder")
-    else:
-        write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
-        write_text(path, config.to_yaml())
-
-
-def _check_origin(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """A run goes on with the backbone and the records that it began with, or its numbers would mean nothing.
-
-    Raises:
-        ConfigError: it would go on with others.
-    """
-    if before["backbone"] != now["backbone"]:
-        raise ConfigError(
-            f"{folder} was begun with a backbone of other weights (fingerprint {before['backbone'][:12]}, now "
-            f"{now['backbone'][:12]}): give the old one back, or use another folder"
-        )
-    if before["records"] != now["records"]:
-        raise ConfigError(
-            f"{folder} was begun with {before['records'][0]} training and {before['records'][1]} validation records, "
-            f"now there are {now['records'][0]} and {now['records'][1]}: use another folder"
-        )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, hip_ext and what it computes with, as far as they are installed."""
-    found = {"python": platform.python_version(), "hip-ext": version()}
-    for name in ("torch", "lightning", "numpy", "ase", "e3nn", "mace-torch", "so3krates-torch", "fairchem-core"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _fit(
@@ -305,7 +252,7 @@ def _begin(
     sample = draw_sample(part.records, config.run.seed)
     records = list(sample.values())
     if not config.data.trust_units:
-        refuse_other_units(records)
+        refuse_other_units(records, "", "convert them (hip-ext data convert), or set data.trust_units")
     coverage = coverage_of(records, config.loss)
 
     def structures(chosen: dict[int, HessianRecord]) -> Structures:
@@ -334,6 +281,21 @@ def _require_packages(config: TrainingConfig) -> None:
     logger = config.run.logger
     if logger != "none" and find_spec(logger) is None:
         raise MissingDependencyError(f"run.logger is {logger}, which is not installed: pip install {logger}")
+
+
+def _require_devices(config: TrainingConfig) -> None:
+    """Refuses a device that is not here, before anything is done.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    kind = config.run.accelerator
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind, True):
+        raise ConfigError(f"run.accelerator is {kind}, but torch finds no such device here: set it to auto or cpu")
+    count = torch.cuda.device_count()
+    if there["cuda"] and kind in ("auto", "cuda") and config.run.devices > count:
+        raise ConfigError(f"run.devices is {config.run.devices}, but there are {count} GPUs here: ask for no more")
 
 
 def _logger(config: TrainingConfig, folder: Path) -> Any:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hip_ext.errors import ConfigError
 from hip_ext.head import HeadConfig
-from hip_ext.suggest import first_problem
+from hip_ext.suggest import all_problems
 from hip_ext.training.yaml_files import read_yaml
 
 
@@ -127,21 +127,26 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> TrainingConfig:
         frozen = self.backbone.trainable == "none"
-        if frozen and (self.loss.energy or self.loss.forces):
-            raise ValueError("loss.energy and loss.forces need backbone.trainable: a frozen backbone does not move")
-        if not frozen and not (self.loss.energy or self.loss.forces):
-            raise ValueError(
-                "backbone.trainable needs loss.energy or loss.forces: without them the potential would be lost"
-            )
-        if not (self.loss.hessian.any or self.loss.energy or self.loss.forces):
-            raise ValueError("every loss has weight zero: nothing would be trained")
-        if self.start is not None and self.head is not None:
-            raise ValueError("head and start exclude each other: a checkpoint brings its own hyper-parameters")
+        potential, hessian = bool(self.loss.energy or self.loss.forces), self.loss.hessian.any
         passes = self.run.devices * self.run.nodes * self.run.accumulate
-        if self.data.batch < passes:
-            raise ValueError(
-                f"data.batch is {self.data.batch}, fewer than run.devices × run.nodes × run.accumulate = {passes}"
-            )
+        rules = {
+            "loss.energy and loss.forces need backbone.trainable: a frozen backbone does not move": not (
+                frozen and potential
+            ),
+            "backbone.trainable needs loss.energy or loss.forces: without them the potential would be lost": (
+                frozen or potential
+            ),
+            "every loss has weight zero: nothing would be trained": potential or hessian,
+            "head and start exclude each other: a checkpoint brings its own hyper-parameters": (
+                self.start is None or self.head is None
+            ),
+            f"data.batch is {self.data.batch}, fewer than run.devices × run.nodes × run.accumulate = {passes}": (
+                self.data.batch >= passes
+            ),
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ValueError("; ".join(broken))
         return self
 
     @classmethod
@@ -152,7 +157,7 @@ class TrainingConfig(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{name}: {first_problem(error, _known_keys(cls))}") from None
+            raise ConfigError(f"{name}: {all_problems(error, cls)}") from None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainingConfig:
@@ -203,13 +208,3 @@ def first_difference(one: dict[str, Any], other: dict[str, Any], prefix: str = "
         else:
             return f"{name} is {a!r}, was {b!r}"
     return None
-
-
-def _known_keys(section: type[BaseModel]) -> set[str]:
-    known: set[str] = set()
-    for name, field in section.model_fields.items():
-        known.add(name)
-        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                known |= _known_keys(part)
-    return known

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from ase.db import connect
 from hip_ext.atomic import atomic_path
 from hip_ext.data.formats.ase_atoms import atoms_of, record_of
 from hip_ext.data.record import HessianRecord
-from hip_ext.errors import DataError, HipExtError, MissingDependencyError
+from hip_ext.errors import DataError, MissingDependencyError
 
 
 def matches(path: Path) -> bool:
@@ -24,11 +25,11 @@ def matches(path: Path) -> bool:
     return path.suffix in (".db", ".aselmdb") or (path.is_dir() and any(path.glob("*.aselmdb")))
 
 
-def read(path: Path) -> Iterator[HessianRecord]:
+def read(path: Path) -> Iterator[HessianRecord | DataError]:
     """Yields the records of a file, or of all `.aselmdb` files of a folder.
 
     Raises:
-        DataError: the file is damaged, or a row or its labels cannot be used.
+        DataError: a file is damaged, or there is nothing in it.
         MissingDependencyError: an `.aselmdb` file is to be read without fairchem's database backend.
     """
     for file in sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]:
@@ -37,15 +38,12 @@ def read(path: Path) -> Iterator[HessianRecord]:
             raise DataError(f"cannot read {file}: it is empty")
         try:
             with database(file, readonly=True) as opened:
-                for place, row in enumerate(opened.select()):
-                    yield record_of(_atoms(row), f"{file.name}:{place}")
+                for place, row in enumerate(_rows(opened)):
+                    yield _record(row, file, place)
         except MissingDependencyError:
             raise
-        except HipExtError as error:
-            raise DataError(f"{file}, row {place}: {error}") from None
         except Exception as error:  # each backend has its own
-            reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-            raise DataError(f"cannot read {file} after {place + 1} rows: {reason}") from None
+            raise DataError(f"cannot read {file} after {place + 1} rows: {_reason(error)}") from None
         if place < 0:
             raise DataError(f"cannot read {file}: there is no row in it")
 
@@ -95,6 +93,37 @@ def database(path: Path, readonly: bool = False) -> Iterator[Any]:
     else:
         with connect(str(path), type="db") as opened:
             yield opened
+
+
+def _rows(opened: Any) -> Iterator[Any]:
+    """The rows, or in place of one that ASE cannot decode its exception."""
+    place = 0
+    while True:
+        try:
+            for row in opened.select(offset=place):
+                yield row
+                place += 1
+        except Exception as error:
+            # an error of SQLite is one of the file; other backends decode what they skip, and would stop there again
+            if isinstance(error, sqlite3.Error) or opened.type != "db":
+                raise
+            yield error
+            place += 1
+        else:
+            return
+
+
+def _record(row: Any, file: Path, place: int) -> HessianRecord | DataError:
+    if isinstance(row, Exception):
+        return DataError(f"{file}, row {place}: {_reason(row)}")
+    try:
+        return record_of(_atoms(row), f"{file.name}:{place}")
+    except Exception as error:  # what a row holds is decoded when it is asked for
+        return DataError(f"{file}, row {place}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
 
 
 def _atoms(row: Any) -> Atoms:

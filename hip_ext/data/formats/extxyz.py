@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ase.io
+from ase import Atoms
 
 from hip_ext.atomic import atomic_path
 from hip_ext.data.formats.ase_atoms import atoms_of, record_of
@@ -24,11 +25,11 @@ def matches(path: Path) -> bool:
     return path.is_file()
 
 
-def read(path: Path) -> Iterator[HessianRecord]:
+def read(path: Path) -> Iterator[HessianRecord | DataError]:
     """Yields the records; one without a Hessian where a structure carries none.
 
     Raises:
-        DataError: ASE cannot read the file, or a structure or its labels cannot be used.
+        DataError: ASE cannot read the file, or not from some place on.
     """
     place = -1
     try:
@@ -36,9 +37,7 @@ def read(path: Path) -> Iterator[HessianRecord]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for place, atoms in enumerate(ase.io.iread(path, index=":", do_not_split_by_at_sign=True)):
-                yield record_of(atoms, f"{path.name}:{place}")
-    except HipExtError as error:
-        raise DataError(f"{path}, structure {place}: {error}") from None
+                yield _record(atoms, path, place)
     except Exception as error:  # whatever a parser meets
         after = f" after {place + 1} structures" if place >= 0 else ""
         raise DataError(f"cannot read {path}{after}: {unreadable(error)}") from None
@@ -61,3 +60,10 @@ def write(path: Path, records: Iterable[HessianRecord]) -> int:
             ase.io.write(file, atoms, format="extxyz")
             count += 1
     return count
+
+
+def _record(atoms: Atoms, path: Path, place: int) -> HessianRecord | DataError:
+    try:
+        return record_of(atoms, f"{path.name}:{place}")
+    except HipExtError as error:
+        return DataError(f"{path}, structure {place}: {error}")

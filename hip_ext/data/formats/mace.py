@@ -18,17 +18,20 @@ from hip_ext.errors import DataError
 
 LABELS = ("energy", "forces", "hessian")
 
+_DAMAGE = (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+"""What h5py raises on files that are damaged, or not as expected; our own errors are ValueErrors."""
+
 
 def matches(path: Path) -> bool:
     """Whether the file is HDF5 with MACE's groups."""
     return hdf5_has(path, "config_batch_0")
 
 
-def read(path: Path) -> Iterator[HessianRecord]:
+def read(path: Path) -> Iterator[HessianRecord | DataError]:
     """Yields the records in the order in which MACE reads them.
 
     Raises:
-        DataError: the file is damaged, or a structure or its labels cannot be used.
+        DataError: the file is damaged, or lacks a batch.
     """
     place = -1
     try:
@@ -37,10 +40,14 @@ def read(path: Path) -> Iterator[HessianRecord]:
                 group = file[f"config_batch_{batch}"]
                 for inner in range(len(group)):
                     place += 1
-                    yield _record(group[f"config_{inner}"], f"{path.name}:{place}")
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}, structure {place}: {reason}" if place >= 0 else f"{path}: {reason}") from None
+                    try:
+                        found: HessianRecord | DataError = _record(group[f"config_{inner}"], f"{path.name}:{place}")
+                    except _DAMAGE as error:
+                        found = DataError(f"{path}, structure {place}: {_reason(error)}")
+                    yield found
+    except _DAMAGE as error:
+        after = f" after {place + 1} structures" if place >= 0 else ""
+        raise DataError(f"cannot read {path}{after}: {_reason(error)}") from None
 
 
 def write(path: Path, records: Iterable[HessianRecord]) -> int:
@@ -52,6 +59,10 @@ def write(path: Path, records: Iterable[HessianRecord]) -> int:
             _write(batch.create_group(f"config_{count}"), record)
             count += 1
     return count
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
 
 
 def _record(group: Any, origin: str) -> HessianRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -13,14 +14,20 @@ import numpy as np
 from ase.units import Bohr, Hartree
 
 from hip_ext.data.record import HessianRecord
-from hip_ext.errors import ConfigError, DataError
+from hip_ext.errors import ConfigError, CutShortError, DataError
 from hip_ext.suggest import did_you_mean
 
 UNITS = {"eV/Å²": 1.0, "Hartree/Bohr²": Hartree / Bohr**2}
 """Units of a Hessian and what they are in eV/Å²."""
 
-SPELLINGS = {"eV/A^2": "eV/Å²", "eV/Å^2": "eV/Å²", "Hartree/Bohr^2": "Hartree/Bohr²", "au": "Hartree/Bohr²"}
-"""How units are written where there is no Å or ² on the keyboard."""
+SPELLINGS = {
+    **dict.fromkeys((f"ev/{length}2" for length in ("å", "a", "ang", "angstrom", "ångström")), "eV/Å²"),
+    **dict.fromkeys(
+        (f"{energy}/{length}2" for energy in ("hartree", "ha", "eh") for length in ("bohr", "a0")), "Hartree/Bohr²"
+    ),
+    **dict.fromkeys(("au", "a.u."), "Hartree/Bohr²"),
+}
+"""How units are written, in small letters and without spaces or signs of a power."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def read_records(path: str | Path, format: str | None = None, units: str | None 
 def read_each(
     path: str | Path, format: str | None = None, units: str | None = None
 ) -> Iterator[HessianRecord | DataError]:
-    """As `read_records`, but with the error in place of a damaged record; it is the last if no further can be read."""
+    """As `read_records`, but with the error in place of a damaged record; a `CutShortError` where the rest is lost."""
     path = Path(path)
     entry = named_format(format) if format else find_format(path)
     if not path.exists():
@@ -121,7 +128,7 @@ def read_each(
     except DataError as error:
         if not begun:
             raise
-        yield error
+        yield CutShortError(f"{error}, and nothing after it could be read")
 
 
 def write_records(path: str | Path, records: Iterable[HessianRecord], format: str | None = None) -> int:
@@ -176,9 +183,13 @@ def unit_factor(units: str | None) -> float:
     """
     if units is None:
         return 1.0
-    name = SPELLINGS.get(units, units)
-    if name not in UNITS:
-        raise ConfigError(f"unknown units {units!r} of a Hessian, expected one of {', '.join(UNITS)}")
+    plain = unicodedata.normalize("NFKC", units).casefold()  # ² becomes 2, the unit sign for ångström the letter
+    name = SPELLINGS.get(plain.replace(" ", "").replace("^", "").replace("**", ""))
+    if name is None:
+        raise ConfigError(
+            f"unknown units {units!r} of a Hessian, expected eV/Å² (eV/A^2, eV/Angstrom^2) or Hartree/Bohr² "
+            "(Hartree/Bohr^2, Ha/Bohr^2, au)"
+        )
     return UNITS[name]
 
 
