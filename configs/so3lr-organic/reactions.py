@@ -1,4 +1,4 @@
-"""Half-broken bonds for the labels of large-second.yaml: structures on the ways between the pairs of ReactBench.
+"""Half-broken bonds for the labels of large-reactions.yaml: structures on the ways between the pairs of ReactBench.
 
     python configs/so3lr-organic/reactions.py ts1x/ --out runs/so3lr-organic-reactions/paths.traj
     python configs/so3lr-organic/reactions.py ts1x/ --searched hip-so3lr-organic-large \
