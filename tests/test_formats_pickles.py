@@ -243,6 +243,7 @@ def test_a_file_with_one_bad_record_among_good_ones(tmp_path):
     path = tmp_path / "some.lmdb"
     values = [data_pickle(**record_fields()) for _ in range(5)]
     values[2] = pickle.dumps(Call(os.system, "true"))
+    values[3] = data_pickle(**(record_fields() | {"rxn": torch.tensor([float("nan")])}))
     with lmdb.open(str(path), subdir=False) as opened, opened.begin(write=True) as transaction:
         transaction.put(b"length", pickle.dumps(6))
         for place, value in enumerate(values):
@@ -250,7 +251,7 @@ def test_a_file_with_one_bad_record_among_good_ones(tmp_path):
     Path(f"{path}-lock").unlink()
     assert find_format(path).name == "horm"
     found = list(read_each(path))
-    assert [place for place, one in enumerate(found) if isinstance(one, DataError)] == [2, 5]
+    assert [place for place, one in enumerate(found) if isinstance(one, DataError)] == [2, 3, 5]
     assert "record 2: refused a pickle" in str(found[2]) and "record 5: it is missing" in str(found[5])
     with pytest.raises(DataError, match="record 2"):
         list(read_records(path))

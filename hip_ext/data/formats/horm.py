@@ -55,7 +55,7 @@ def read(path: Path) -> Iterator[HessianRecord | DataError]:
             continue
         try:
             yield read_data(stored, f"{path.name}:{place}")
-        except DataError as error:
+        except (ArithmeticError, TypeError, ValueError) as error:  # ours among them, and numbers that are none
             yield DataError(f"{path}, record {place}: {error}")
 
 
