@@ -44,7 +44,7 @@ class HeadConfig(BaseModel):
     channels: int = Field(32, ge=1, description="vectors and tensors per atom inside the head")
     layers: int = Field(1, ge=0, description="rounds of messages")
     cutoff: float = Field(
-        5.0, gt=0.5, description="reach of messages and latent coordinates; blocks reach twice as far, Å"
+        5.0, gt=0.5, le=50, description="reach of messages and latent coordinates; blocks reach twice as far, Å"
     )
     spacing: float = Field(0.16, gt=0, le=0.2, description="between radial basis functions, Å")
     hidden: int = Field(128, ge=1, description="invariant features per pair")

@@ -30,6 +30,7 @@ from hip_ext.errors import BackboneError, CheckpointError, HipExtError
 from hip_ext.head import HeadConfig, HessianHead
 from hip_ext.hub import HubOptions, repository_and_revision
 from hip_ext.inversion import predicted_blocks
+from hip_ext.sanity import checked_blocks
 from hip_ext.structures import Structures
 
 if TYPE_CHECKING:
@@ -108,13 +109,12 @@ class HessianModel(nn.Module):
         """The Hessian alone: one forward pass of the backbone, two if it has no parity, and no backward pass.
 
         Raises:
-            StructureError: a structure cannot be used.
+            StructureError: a structure cannot be used, or its Hessian is none (see `hip_ext.sanity`).
             BackboneError: the backbone does not know an element.
         """
         structures = self.structures(atoms)
-        return predicted_blocks(
-            self.head, self.backbone, self.backbone.features(self.backbone.prepare(structures)), structures
-        )
+        features = self.backbone.features(self.backbone.prepare(structures))
+        return checked_blocks(predicted_blocks(self.head, self.backbone, features, structures), structures)
 
     def refined_hessian(self, atoms: Atoms, products: int | None = None, **options: Any) -> Refinement:
         """The Hessian of one structure, corrected by exact products along its lowest modes.
@@ -135,14 +135,14 @@ class HessianModel(nn.Module):
         """Energy and forces of the backbone and the Hessian, from one pass of it where its features have parity.
 
         Raises:
-            StructureError: a structure cannot be used.
+            StructureError: a structure cannot be used, or its Hessian is none (see `hip_ext.sanity`).
             BackboneError: the backbone does not know an element, or has no stress.
         """
         structures = self.structures(atoms)
         found = self.backbone.evaluate(structures, stress=stress)
         with torch.no_grad():
             blocks = predicted_blocks(self.head, self.backbone, found.features, structures)
-        return Prediction(found.energy, found.forces, found.stress, blocks)
+        return Prediction(found.energy, found.forces, found.stress, checked_blocks(blocks, structures))
 
     def save_pretrained(self, folder: str | Path, *, whole_backbone: bool = False, license: str | None = None) -> None:
         """Writes a checkpoint: config.json, model.safetensors and a model card.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from ase.build import molecule
 from backbone_cases import assert_same_features, default_dtype, so3lr_calculator
 
 from hip_ext.backbones import Backbone, load_backbone
+from hip_ext.checkpoint.verification import verify
 from hip_ext.errors import BackboneError
 from hip_ext.features import NodeFeatures
+from hip_ext.shipped import checkpoints_folder
 from hip_ext.structures import Structures
 
 pytest.importorskip("so3krates_torch", reason="needs so3krates-torch")
@@ -95,3 +99,27 @@ def test_so3lr_with_several_energies_is_refused():
         )
     with pytest.raises(BackboneError, match="found a MultiHeadSO3LR"):
         load_backbone("so3lr", model)
+
+
+@pytest.mark.parametrize("cutoff", [10000, 50.1, 1e308, -1, 0, 0.5, 5e-324, float("nan"), float("inf")])
+def test_so3lr_long_range_cutoff_out_of_range(cutoff):
+    with pytest.raises(BackboneError, match=r"long_range_cutoff is \S+ Å, expected 1 to 50 Å$"):
+        load_backbone("so3lr", long_range_cutoff=cutoff)
+
+
+@pytest.mark.parametrize("damping", [-1, 0, 5e-324, 12.1, 1e308, float("nan"), float("inf")])
+def test_so3lr_dispersion_damping_out_of_range(damping):
+    with pytest.raises(BackboneError, match=r"dispersion_damping is \S+ Å, expected 0.01 to 12 Å$"):
+        load_backbone("so3lr", dispersion_damping=damping)
+
+
+def test_so3lr_checkpoint_with_long_range_settings_of_any_size(tmp_path):
+    shutil.copytree(checkpoints_folder() / "hip-so3lr-organic", tmp_path / "head")
+    path = tmp_path / "head" / "config.json"
+    config = json.loads(path.read_text())
+    for name, value in {"long_range_cutoff": 10000, "dispersion_damping": 1e308}.items():
+        changed = copy.deepcopy(config)
+        changed["backbone"]["options"][name] = value
+        path.write_text(json.dumps(changed))
+        with pytest.raises(BackboneError, match=f"{name} is"):
+            verify(tmp_path / "head")

@@ -34,6 +34,12 @@ LONG_RANGE_CUTOFF, DISPERSION_DAMPING = 12.0, 2.0
 BOX = 2.0
 """so3krates-torch's box around open structures: so many long-range cutoffs per Å of extent."""
 
+CUTOFFS = 1.0, 50.0
+"""Å; a checkpoint may ask for any long-range cutoff, and pairs within it grow with its cube."""
+
+NARROWEST = 0.01
+"""Å; over less a dispersion energy is switched off in a step, and its derivatives are lost."""
+
 YZX_TO_XYZ = [2, 0, 1]
 
 
@@ -46,6 +52,9 @@ class SO3LRBackbone(Backbone):
         long_range_cutoff: Å, for electrostatics and dispersion; by default the model's own, or 12 Å where it is open.
         dispersion_damping: width in Å over which dispersion is switched off below that cutoff; by default the model's
             own, or 2 Å where it is open.
+
+    Raises:
+        BackboneError: one of the two is out of range.
     """
 
     kind = "so3lr"
@@ -66,8 +75,10 @@ class SO3LRBackbone(Backbone):
         self.cutoff = float(model.r_max)
         self.elements = _trained_elements(model)
         own = getattr(model, "r_max_lr", None), getattr(model, "dispersion_energy_cutoff_lr_damping", None)
-        self.long_range_cutoff = float(long_range_cutoff or own[0] or LONG_RANGE_CUTOFF)
-        self.dispersion_damping = float(dispersion_damping or own[1] or DISPERSION_DAMPING)
+        cutoff = (own[0] or LONG_RANGE_CUTOFF) if long_range_cutoff is None else long_range_cutoff
+        damping = (own[1] or DISPERSION_DAMPING) if dispersion_damping is None else dispersion_damping
+        self.long_range_cutoff = _within("long_range_cutoff", float(cutoff), *CUTOFFS)
+        self.dispersion_damping = _within("dispersion_damping", float(damping), NARROWEST, self.long_range_cutoff)
         layers = len(model.euclidean_transformers)
         self.widths = (layers * int(model.num_features), layers, layers)
         options = {"long_range_cutoff": self.long_range_cutoff, "dispersion_damping": self.dispersion_damping}
@@ -195,6 +206,12 @@ class SO3LRBackbone(Backbone):
         )
         edges = directed_edges(pair_graph(structures, self.long_range_cutoff), structures, self.dtype)
         return inputs | {"edge_index_lr": edges.index, "unit_shifts_lr": edges.unit_shifts, "shifts_lr": edges.shifts}
+
+
+def _within(name: str, value: float, least: float, most: float) -> float:
+    if not least <= value <= most:
+        raise BackboneError(f"{name} is {value:g} Å, expected {least:g} to {most:g} Å")
+    return value
 
 
 def _collect(layers: list[tuple[Tensor, Tensor]]) -> NodeFeatures:

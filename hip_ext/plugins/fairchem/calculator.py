@@ -13,6 +13,7 @@ from hip_ext.backbones.fairchem_inputs import predicted, refusals
 from hip_ext.errors import BackboneError
 from hip_ext.plugins.fairchem.layout import DIRECT, unpadded
 from hip_ext.plugins.fairchem.model import is_direct
+from hip_ext.sanity import check_matrix
 
 
 class DirectHessianCalculator(FAIRChemCalculator):
@@ -47,11 +48,13 @@ class DirectHessianCalculator(FAIRChemCalculator):
 
         Raises:
             BackboneError: fairchem refuses the structure, or an attached head is gone.
+            StructureError: its Hessian is none (see `hip_ext.sanity`).
         """
         with refusals(self.predictor):
             super().calculate(atoms, properties, system_changes)
         task = next(t for t in self.predictor.dataset_to_tasks[self.task_name] if is_direct(t))
         (matrix,) = unpadded(self.predictor.prediction[task.property], [len(atoms)])
+        check_matrix(matrix, atoms)
         self.results[DIRECT] = matrix.detach().cpu().numpy().astype(np.float64)
 
     def get_hessian(self, atoms: Atoms) -> NDArray[np.float64]:
