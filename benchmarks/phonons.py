@@ -97,7 +97,8 @@ def main() -> None:
     model = from_pretrained(arguments.model) if trained else attach_head(load_backbone("sevennet", "7net-0"))
     found = {}
     print(
-        "crystal  a, Å   supercell  displacements  cm⁻¹           phonopy, s  direct, s  ratio  band MAE, cm⁻¹  Γ MAE, eV/Å²",
+        "crystal  a, Å   supercell  displacements  cm⁻¹           phonopy, s  direct, s  ratio  band MAE, cm⁻¹  "
+        "Γ MAE, eV/Å²",
         flush=True,
     )
     for name in arguments.crystals:

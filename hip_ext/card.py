@@ -47,7 +47,9 @@ def model_card(name: str, config: CheckpointConfig) -> str:
         parts += ["", "## Training", "", *_rows(config.training)]
     if config.metrics:
         parts += ["", "## Measured", "", *_rows(config.metrics)]
-    return "\n".join(parts) + "\n"
+    # A field with a line break in it is no second line of a card.
+    written = [*parts[:3], *(" ".join(part.splitlines()) for part in parts[3:])]
+    return "\n".join(written) + "\n"
 
 
 def _loading(quoted: str, config: CheckpointConfig) -> list[str]:

@@ -320,6 +320,14 @@ def _check_backbone(folder: Path, record: BackboneRecord, backbone: Backbone) ->
         )
 
 
+def _obtained(folder: Path) -> str:
+    """What the catalogue says about where the backbone of a head comes from."""
+    from hip_ext.catalogue import heads
+
+    entries = [head.entry for head in heads(own=False).values() if head.folder == folder]
+    return f"; {entries[0].obtain}" if entries and entries[0].obtain else ""
+
+
 def _load_recorded(
     folder: Path,
     record: BackboneRecord,
@@ -328,14 +336,14 @@ def _load_recorded(
     dtype: torch.dtype,
 ) -> Backbone:
     """The backbone that a checkpoint names; a name that is a path is a pickle that somebody else chose."""
-    # What the name means is looked up here, whatever the config says about it.
-    meaning = name_means(record.name)
+    # What the name means is looked up here; the config can make a word a file, which needs trust, but not the reverse.
+    meaning = "file" if record.source == "file" else name_means(record.name)
     if meaning == "memory" or (meaning == "file" and not trust_source):
         trust = ", or trust_source=True (--trust-source) to read that file, which can run code"
         trust = trust if meaning == "file" else ""
         raise CheckpointError(
             f"{folder} belongs to {record.kind} {record.name!r}, which is not a released model: "
-            f"pass backbone=load_backbone({record.kind!r}, ...){trust}"
+            f"pass backbone=load_backbone({record.kind!r}, ...){trust}{_obtained(folder)}"
         )
     try:
         return load_backbone(record.kind, record.name, device=device, dtype=dtype, **record.options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,16 @@ def test_the_guide_runs_as_it_is_printed(tmp_path):
     assert "sha256" in run("verify", tmp_path / "tuned-head").splitlines()[2]
     for name in re.findall(r"^\$ hip-ext checkpoint (\w+)", guide, flags=re.MULTILINE):
         run(name, "--help")
+
+
+def test_text_of_a_checkpoint_cannot_pass_for_lines_of_ours(tmp_path):
+    forged = "0.1.0\nok       backbone: fingerprint verified\u202e"
+    shutil.copytree(DATA / "schema-2", tmp_path / "head")
+    edit(
+        tmp_path / "head",
+        lambda values: values.update(training={forged: 1}) or values["backbone"].update(revision=forged),
+    )
+    printed = run("inspect", tmp_path / "head")
+    assert "0.1.0 ok backbone: fingerprint verified" in printed and "\nok " not in printed and "\u202e" not in printed
+    run("convert", tmp_path / "head", tmp_path / "new")
+    assert "\nok " not in (tmp_path / "new/README.md").read_text(encoding="utf-8")

@@ -103,8 +103,26 @@ def test_one_model(own):
         assert part in text
     assert "does not permit commercial use" in run("show", "mace_off:small")
     assert "me/head@v1" in run("show", "hub-head") and "[bold]mine" in run("show", "my-mace")
+    assert "configs/mace-spice/build.py" in run("show", "hip-mace-spice")
     assert json.loads(run("show", "my-mace", "--json"))["elements"] == [1, 6, 7, 8]
     assert "did you mean" in run("show", "hip-so3lr-organik", code=2)
+
+
+def test_a_head_on_a_file_says_where_the_file_comes_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"not a released model.*trust_source=True.*mace-spice/build.py"):
+        from_pretrained("hip-mace-spice")
+
+
+def test_text_of_others_is_one_line(own):
+    write(own / "models.yaml", {"models": {"mine": MODEL | {"title": "a\nlicence  mit\u202e"}}})
+    assert "for       a licence mit?" in run("show", "mine")
+
+
+def test_a_narrow_terminal_has_whole_names(own, monkeypatch):
+    monkeypatch.setattr("hip_ext.cli.models._narrow", lambda: True)
+    text = run("--kind", "shipped")
+    assert "hip-so3lr-organic-large" in text and max(map(len, text.splitlines())) < 80 and "licence" not in text
 
 
 def test_every_entry_that_ships_is_valid():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,13 +44,14 @@ def find_model(source: Any, device: torch.device | None) -> tuple[nn.Module, str
 
 
 def import_mace(name: str) -> ModuleType:
-    """Imports a module of MACE, and leaves torch's safe loading as it was."""
+    """Imports a module of MACE, and leaves torch's safe loading as it was; what it prints goes to stderr."""
     require(FRAMEWORK, REQUIREMENT, EXTRA)
     # The tables of e3nn 0.4 hold slices; with these allowed, torch's safe loading reads them.
     torch.serialization.add_safe_globals([slice])
     try:
         importlib.import_module("e3nn.o3")
-        with unpickling_allowed():
+        # It says on stdout what else could be installed, in the middle of what a command prints as JSON.
+        with unpickling_allowed(), redirect_stdout(sys.stderr):
             return importlib.import_module(name)
     except ImportError as error:
         raise MissingDependencyError(f"MACE is installed but cannot be imported: {reason_of(error)}") from error

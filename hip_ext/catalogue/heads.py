@@ -37,6 +37,7 @@ class CatalogueEntry(Entry):
     revision: str | None = Field(None, max_length=200, description="of the repository; a commit never changes")
     title: str = Field(max_length=120, description="what it is for")
     backbone: CatalogueBackbone
+    obtain: Text | None = Field(None, description="how to get the base model, where no framework knows it by name")
     level: Text = Field(description="level of theory of the Hessians that it was taught")
     elements: list[Element] = Field(min_length=1)
     licence: Text

@@ -32,6 +32,7 @@ class Model:
         metrics: measured errors by group.
         milliseconds: of one direct Hessian, by size.
         cutoff: of a base model, Å.
+        obtain: how to get the base model of a head; empty where its framework knows it by name.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Model:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     milliseconds: dict[str, float] = field(default_factory=dict)
     cutoff: float | None = None
+    obtain: str = ""
 
 
 def models(backbone: str | None = None, elements: Sequence[str] = (), kind: str | None = None) -> list[Model]:
@@ -92,7 +94,7 @@ def _models() -> list[Model]:
         Model(
             head.name, head.kind, entry.title, entry.backbone.kind, entry.backbone.name, entry.elements, entry.level,
             entry.licence, str(head.folder or "@".join(filter(None, (entry.repo, entry.revision)))), entry.bytes,
-            entry.metrics, entry.milliseconds,
+            entry.metrics, entry.milliseconds, obtain=entry.obtain or "",
         )
         for head in heads().values()
         for entry in (head.entry,)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hip_ext.cli.options import JsonOption, TrustOption
-from hip_ext.cli.output import print_json
+from hip_ext.cli.output import one_line, print_json
 
 if TYPE_CHECKING:
     from hip_ext.checkpoint import CheckpointConfig
@@ -41,7 +41,7 @@ def inspect(name: NameArgument, as_json: JsonOption = False) -> None:
         print_json({"folder": str(folder), "bytes": _bytes(folder), "config": config.model_dump()})
         return
     for title, text in _lines(folder, config).items():
-        typer.echo(f"{title:<12} {text}")
+        typer.echo(f"{one_line(title):<12} {one_line(text)}")
 
 
 @checkpoint.command()
@@ -63,7 +63,7 @@ def verify(
         print_json(asdict(found))
         return
     for line in found.checks:
-        typer.echo(f"ok       {line}")
+        typer.echo(f"ok       {one_line(line)}")
     if found.skipped:
         typer.echo(f"skipped  {found.skipped}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hip_ext.cli.options import JsonOption
-from hip_ext.cli.output import print_json, print_tables, table
+from hip_ext.cli.output import one_line, print_json, print_tables, table
 
 if TYPE_CHECKING:
     from hip_ext.catalogue.listing import Model
@@ -17,6 +19,11 @@ models = typer.Typer(invoke_without_command=True, help="List the catalogue: head
 
 FEW = 10
 """Elements that are written out in the list."""
+
+COLUMNS = "model", "kind", "backbone", "elements", "level of theory", "licence", "MB", "Hessian MAE, eV/Å²", "ms"
+ESSENTIAL = "model", "kind", "backbone", "Hessian MAE, eV/Å²"
+"""What a terminal of 80 columns has room for; nothing is cut."""
+WIDE = 150
 
 
 @models.callback()
@@ -38,18 +45,20 @@ def listing(
     if as_json:
         print_json([asdict(one) for one in found])
         return
-    rows = table(
-        "model", "kind", "backbone", "elements", "level of theory", "licence", "MB", "Hessian MAE, eV/Å²", "ms"
-    )
-    for column in rows.columns[1:6]:
-        column.justify = "left"
-    for column in (rows.columns[3], rows.columns[4]):
-        column.no_wrap = False
+    narrow = _narrow()
+    columns = [column for column in COLUMNS if column in ESSENTIAL or not narrow]
+    rows = table(*columns)
+    for title, column in zip(columns, rows.columns, strict=True):
+        column.justify = "right" if title in ("MB", "Hessian MAE, eV/Å²", "ms") else "left"
+        column.no_wrap = title not in ("elements", "level of theory")
     for one in found:
         size = f"{one.bytes / 1e6:.1f}" if one.bytes else ""
-        cells = (one.name, one.kind, one.backbone, _elements(one, FEW), one.level, one.licence, size)
-        rows.add_row(*map(escape, cells), _range([m.get("hessian_mae") for m in one.metrics.values()]), _time(one))
-    print_tables(rows, f"{len(found)} models; hip-ext models show NAME tells more about one")
+        errors = _range([m.get("hessian_mae") for m in one.metrics.values()])
+        named = one.name, one.kind, one.backbone, _elements(one, FEW), one.level, one.licence, size, errors, _time(one)
+        cells = dict(zip(COLUMNS, map(one_line, named), strict=True))
+        rows.add_row(*(escape(cells[column]) for column in columns))
+    more = "a wider terminal and hip-ext models show NAME say" if narrow else "hip-ext models show NAME says"
+    print_tables(rows, f"{len(found)} models; {more} more")
 
 
 @models.command()
@@ -65,6 +74,7 @@ def show(name: Annotated[str, typer.Argument(help="as in the list")], as_json: J
         "name": f"{one.name} ({one.kind})",
         "for": one.title,
         "backbone": f"{one.backbone} {one.base!r}",
+        "obtain": one.obtain,
         "elements": _elements(one, 118),
         "level": one.level,
         "licence": _licence(one),
@@ -77,7 +87,11 @@ def show(name: Annotated[str, typer.Argument(help="as in the list")], as_json: J
     width = max(map(len, lines))
     for title, text in lines.items():
         if text:
-            typer.echo(f"{title:<{width}}  {text}")
+            typer.echo(f"{one_line(title):<{width}}  {one_line(text)}")
+
+
+def _narrow() -> bool:
+    return sys.stdout.isatty() and get_terminal_size().columns < WIDE
 
 
 def _elements(one: Model, most: int) -> str:

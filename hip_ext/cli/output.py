@@ -82,6 +82,11 @@ def print_tables(*tables: Table | str) -> None:
         console.print(item)
 
 
+def one_line(text: str) -> str:
+    """Text from a file, so that it cannot pass for lines of ours: without line breaks, control and bidi characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
 def table(*columns: str) -> Table:
     """An empty table; all columns but the first are numbers, on the right."""
     from rich import box
