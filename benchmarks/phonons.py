@@ -5,8 +5,8 @@
 
 Needs the extras `sevennet` and `phonons`. Both ways use 7net-0: the displacements its forces, the direct Hessian its
 features. The Hessian at Γ is that of the conventional cell (a primitive one of a single atom would have none), against
-automatic differentiation of 7net-0. Without --model the head is untrained: its time is that of any head, its bands mean nothing and are left out.
-One thread, float32; each time is that of a second run.
+automatic differentiation of 7net-0. Without --model the head is untrained: its time is that of any head, its errors
+mean nothing and are left out. One thread, float32; each time is that of a second run.
 """
 
 from __future__ import annotations
