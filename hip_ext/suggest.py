@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
-    from pydantic_core import ErrorDetails
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -70,7 +69,7 @@ def all_problems(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join([*found[:MOST_PROBLEMS], *rest]).replace("'?; ", "'? ")
 
 
-def _wanted(one: ErrorDetails) -> str:
+def _wanted(one: Mapping[str, Any]) -> str:
     """What a value should have been, for an error of pydantic's own."""
     if one["type"] in _BOUNDS:
         words, name = _BOUNDS[one["type"]]
