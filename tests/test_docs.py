@@ -1,4 +1,4 @@
-"""The pages of docs/: their lines of Python run, their commands exist, and they build into a site without a warning.
+"""The pages of docs/: their Python runs (TEMPLATES apart), their commands exist, and they build without a warning.
 
 Blocks of evaluation.md, hub.md, labels.md, scaling.md and training.md run in the tests of those parts, and
 new_backbone.md prints files of a package that has tests of its own.

@@ -17,6 +17,7 @@ from test_checkpoint import FILES, one_line, toy_model
 from toy_backbone import ToyBackbone
 
 from hip_ext import HessianModel, from_pretrained
+from hip_ext.checkpoint.finding import find_checkpoint
 from hip_ext.errors import CheckpointError, HubError
 from hip_ext.hub import HubOptions, is_repository, repository_and_revision
 
@@ -476,6 +477,10 @@ def test_names_and_revisions_as_they_should_be():
     assert repository_and_revision("m/h@v1.0+cpu", "v1.0+cpu") == ("m/h", "v1.0+cpu")
     with pytest.raises(HubError, match="two revisions"):
         repository_and_revision("m/h@a", "b")
+    with pytest.raises(HubError, match="cannot be a revision"):
+        find_checkpoint("m/h@a..b")
+    with pytest.raises(CheckpointError, match="is empty"):
+        find_checkpoint("")
     assert not is_repository(Path("me/head")) and not is_repository(7)
     assert "secret" not in repr(HubOptions(token="secret"))
 

@@ -177,6 +177,7 @@ MODELS = [
     ({"url": "https://example.org/x", "sha256": "0", "bytes": 1}, "sha256"),
     ({"url": "https://example.org/x y", "sha256": "0" * 64, "bytes": 1}, "should match pattern"),
     ({"cutoff": -1}, "cutoff"),
+    ({"backbone": "macee"}, "did you mean 'mace'?"),
 ]
 
 

@@ -13,6 +13,7 @@ from hip_ext.catalogue import heads as entries
 from hip_ext.catalogue.bases import Base, Licence
 from hip_ext.catalogue.heads import Head
 from hip_ext.errors import ConfigError
+from hip_ext.suggest import did_you_mean
 
 VARIABLE = "HIP_EXT_REGISTRY"
 """Names a user's own folder."""
@@ -52,6 +53,7 @@ def base_models(*, own: bool = True) -> dict[tuple[str, str], Base]:
     folder = own_folder() if own else None
     if folder is not None and (folder / MODELS).exists():
         models = strict_yaml.read(folder / MODELS, bases.OwnModels, bases.KEYS)
+        _refuse_unknown_kinds(folder / MODELS, models)
         mine = {(one.backbone, one.name): one for one in bases.owned(models)}
         _refuse_clash(folder / MODELS, (name for _, name in mine), {name for _, name in found})
         found |= mine
@@ -91,6 +93,18 @@ def _heads(path: Path, folder: Path, *, own: bool) -> dict[str, Head]:
         else Head(name, "hub", entry, None)
         for name, entry in found.items()
     }
+
+
+def _refuse_unknown_kinds(path: Path, models: bases.OwnModels) -> None:
+    from hip_ext.backbones.registry import backbone_kinds  # which reads the catalogue itself
+
+    known = backbone_kinds()
+    for name, one in models.models.items():
+        if one.backbone not in known:
+            raise ConfigError(
+                f"{path}: the model {name!r} has backbone {one.backbone!r}{did_you_mean(one.backbone, known)}; "
+                f"known are {', '.join(known)}: correct it, or install the package that declares it"
+            )
 
 
 def _refuse_clash(path: Path, mine: Iterable[str], theirs: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from hip_ext import shipped
 from hip_ext.catalogue import Head, heads
 from hip_ext.checkpoint.replacement import present
 from hip_ext.errors import CheckpointError
-from hip_ext.hub.names import HubOptions, is_repository
+from hip_ext.hub.names import HubOptions, is_repository, repository_and_revision
 from hip_ext.suggest import did_you_mean
 
 
@@ -24,10 +24,14 @@ def find_checkpoint(name: str | Path, hub: HubOptions | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no such folder and none of that name is known.
-        HubError: the repository cannot be fetched, or a revision is asked of what has none.
+        HubError: the repository cannot be fetched, or its revision cannot be one.
         ConfigError: the user's own catalogue cannot be read.
     """
     hub = hub or HubOptions()
+    if not str(name).strip():
+        raise CheckpointError(
+            "the name of a checkpoint is empty: give a folder, a name of 'hip-ext models', or owner/name"
+        )
     folder = _on_disk(name)
     if folder is not None:
         if hub.revision is not None:
@@ -37,6 +41,8 @@ def find_checkpoint(name: str | Path, hub: HubOptions | None = None) -> Path:
         from hip_ext.hub.download import fetch_checkpoint
 
         return fetch_checkpoint(str(name), hub)
+    if is_repository(str(name).partition("@")[0]):
+        repository_and_revision(str(name))  # raises: of the two, only the revision can be wrong
     listed = heads()
     if isinstance(name, str) and name in listed:
         return _listed(listed[name], hub)

@@ -50,6 +50,10 @@ def repository_and_revision(name: str, revision: str | None = None) -> tuple[str
         HubError: this cannot be a repository or a revision, or two revisions are given.
     """
     found = _REPOSITORY.fullmatch(name) if isinstance(name, str) else None
+    if found is None and is_repository(str(name).partition("@")[0]):
+        raise HubError(
+            f"{name[:200]!r} cannot be a revision of a repository: give a branch, a tag or a commit after the @"
+        )
     if found is None:
         raise HubError(
             f"{str(name)[:200]!r} cannot be a repository on the Hub: give its owner and name, as in 'me/head'"

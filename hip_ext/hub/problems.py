@@ -80,7 +80,7 @@ def _unreachable(repository: str, error: BaseException) -> str:
         return f"the Hub could not serve {repository} (HTTP {status}): try again later"
     return (
         f"{constants.ENDPOINT} cannot be reached for {repository} ({_reason(error)}): check the network and "
-        "HF_ENDPOINT, or use local_files_only=True where it has been fetched before"
+        "HF_ENDPOINT, or, where it has been fetched before, set HF_HUB_OFFLINE=1 or local_files_only=True"
     )
 
 
