@@ -1,12 +1,12 @@
 # Everything from a bare Python 3.11 or later: `make demo` and `make test` build their own environments.
 #
 #   make demo               environment, then the demonstration
-#   make test               three environments, then format, lint, types and the tests of each
+#   make test               three environments, then format, lint, types, the tests of each, and the wheel in a fourth
 #   make test-mace          the tests in the first of them alone; also test-fairchem, test-both
 #   make browser            Chromium for the tests of reports, where apt can install it; a part of make test
-#   make test-wheel         the README's lines from the built wheel in an empty environment; not a part of make test
+#   make test-wheel         the README's lines from the built wheel in an empty environment, a part of make test
 #   make docs               the documentation as pages, in site/
-#   make test VENV=/tmp/v   the same in other environments, /tmp/v, /tmp/v-fairchem and /tmp/v-both
+#   make test VENV=/tmp/v   the same in other environments, /tmp/v, /tmp/v-fairchem, /tmp/v-both and /tmp/v-wheel
 #   make test PYTHON=python3.12
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
@@ -31,7 +31,7 @@ WORKERS = -n auto --maxprocesses 8 --dist worksteal
 demo: $(VENV)/.installed
 	$(RUN) $(BIN)/hip-ext demo
 
-test: lint test-mace test-fairchem test-both
+test: lint test-mace test-fairchem test-both test-wheel
 
 test-mace: $(VENV)/.installed-dev browser
 	$(RUN) $(BIN)/python -m pytest $(WORKERS)
