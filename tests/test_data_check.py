@@ -103,6 +103,12 @@ def test_nothing_is_suspected_of_what_is_right():
     assert units_of(HessianRecord.from_atoms(Atoms("Ar2", positions=[(0, 0, 0), (0, 0, 3.8)]))) == []
 
 
+@pytest.mark.parametrize("constant", [-0.2, -5.6])
+def test_a_bond_beyond_its_inflection_is_no_other_unit(constant):
+    stretched = replace(MOLECULES[-1], rows=MOLECULES[-1].rows * constant / 30, forces=None)
+    assert units_of(stretched) == []
+
+
 def test_horm_is_plausible(shared):
     records = list(read_records(shared / "data" / "horm_t1x_60.lmdb"))
     assert [units_of(record) for record in records] == [[]] * 60

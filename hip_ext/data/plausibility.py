@@ -153,11 +153,13 @@ def _hessian(record: HessianRecord) -> Iterator[Suspicion]:
     if low <= value <= high or value == 0:
         return
     found = f"{what} have force constants of {value:.3g}, expected {low:g} to {high:g} eV/Å²"
-    if low <= -value <= high:
+    if usual / 3 <= -value <= high:  # stretched, a Morse bond gets to -1/8 of its force constant at rest, no further
         yield Suspicion("hessian", found, "derivatives of the forces, with the other sign", -1.0)
         return
-    name, factor = _closest(HESSIANS, abs(value), usual)
-    if low <= abs(value) * factor <= high:
+    if value < 0:
+        return  # no unit turns a sign: a bond stretched beyond the inflection of its energy
+    name, factor = _closest(HESSIANS, value, usual)
+    if low <= value * factor <= high:
         yield Suspicion("hessian", found, name, factor)
 
 
