@@ -171,10 +171,13 @@ def test_how_many_labels(run, part):
         ("distilled", "`hip-so3lr-organic`", 1),
         ("new weights", "new weights, 48 DFT labels", 2),
         ("fine-tuned", "distilled, then 48 DFT labels", 2),
+        ("new weights", "new weights, 48 and 186 own DFT labels", 2),
+        ("fine-tuned", "distilled, then 48 and 186 own DFT labels", 2),
     ],
 )
 def test_from_distillation_to_dft(what, title, digits):
-    one = results("dft_transfer")["60+0"]["against the DFT labels"][what]
+    labels = "60+186" if "186" in title else "60+0"
+    one = results("dft_transfer")[labels]["against the DFT labels"][what]
     assert [
         title,
         f"{one['hessian_mae']['mean']:.3f} ({one['hessian_mae']['median']:.3f})",
