@@ -90,6 +90,42 @@ def test_accuracy_of_the_head(kind):
 
 
 @pytest.mark.parametrize(
+    ("title", "aim", "kind", "metric", "form"),
+    [
+        ("MAE up to 21 atoms, eV/Å²", "0.04", "random states, up to 21 atoms", "hessian_mae", "{:.3f}"),
+        ("the same, median", "", "random states, up to 21 atoms", "hessian_mae_median", "{:.3f}"),
+        ("MAE of ordinary molecules of 32 to 74 atoms, rattled", "", "large, rattled", "hessian_mae", "{:.3f}"),
+        (
+            "lowest mode up to 21 atoms, median of the overlap",
+            *("0.995", "random states, up to 21 atoms", "mode_overlap_median", "{:.3f}"),
+        ),
+        ("the same, mean", "0.95", "random states, up to 21 atoms", "mode_overlap_mean", "{:.3f}"),
+        (
+            "number of negative modes right, up to 21 atoms",
+            *("95 %", "random states, up to 21 atoms", "negative_agreement", "{:.0%}"),
+        ),
+        ("frequencies at minima, MAE in cm⁻¹", "4", "minima", "frequency_mae", "{:.1f}"),
+        ("ZPE, median error, at minima", "0.05 %", "minima", "zpe_error_median", "{:.2%}"),
+    ],
+)
+def test_what_was_aimed_at(title, aim, kind, metric, form):
+    both = [
+        form.format(results(name)[kind][metric]).replace("%", " %")
+        for name in ("accuracy_so3lr", "accuracy_so3lr_large")
+    ]
+    assert [title, aim, *both] in rows("distillation.md")
+
+
+def test_the_larger_head_in_the_readme():
+    found = results("accuracy_so3lr_large")
+    errors = ", ".join(f"{found[kind]['hessian_mae']:.3f}" for kind in list(ACCURACY)[:3])
+    last = found["random states, up to 21 atoms"]["hessian_mae"]
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"`hip-so3lr-organic-large`, the same way: {errors} and {last:.3f} eV/Å²" in text
+    assert f"minima within {found['minima']['frequency_mae']:.1f} cm⁻¹" in text
+
+
+@pytest.mark.parametrize(
     ("what", "title"),
     [("direct against label", "direct Hessian"), ("own autograd against label", "the model's own, by autograd")],
 )
