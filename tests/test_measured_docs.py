@@ -223,6 +223,16 @@ def test_from_distillation_to_dft(what, title, digits):
     ] in rows("benchmarks/README.md")
 
 
+@pytest.mark.parametrize("grid", ["level 3", "level 4", "level 5", "(75, 302)", "(50, 590)", "(99, 590)"])
+def test_grids_of_dft(grid):
+    found = results("pyscf_grid")
+    record = found["against HORM"]["record 50"][grid]
+    cells = [f"{found['against (150, 974)'][name][grid]['hessian_mae']:.4f}" for name in ("H2O", "CH4")]
+    label = f" (the label's: {record['sum_rule_of_reference']:.2f})" if grid == "(99, 590)" else ""
+    rule = f"{record['sum_rule']:.2f}{label}"
+    assert [grid, *cells, f"{record['hessian_mae']:.4f}", rule] in rows("labels.md")
+
+
 @pytest.mark.parametrize("head", ["ours", "HIP-style"])
 def test_five_folds_of_dft(head):
     folds = [one for one in results("hip_style_folds").values() if one["head"] == head]
