@@ -65,6 +65,17 @@ def test_rank_correlations_of_the_estimate(products):
     assert cells in rows("refinement.md")
 
 
+SEARCHES = {
+    "direct": "predicted at every step",
+    "direct_start": "predicted at the start, then updated",
+    "direct_product": "predicted at the start, made exact along the path",
+    "exact": "exact at every step",
+    "exact_start": "exact at the start, then updated",
+    "sella": "Sella's own diagonalisation",
+    "none": "Sella's guess, never looked at",
+}
+"""Where a search's Hessians come from, by the names of benchmarks/transition_states.py."""
+
 ACCURACY = {
     "large, rattled": "16 drugs, peptides, sugars, lipids, rattled",
     "minima": "62 enumerated molecules at minima",
@@ -231,6 +242,18 @@ def test_grids_of_dft(grid):
     label = f" (the label's: {record['sum_rule_of_reference']:.2f})" if grid == "(99, 590)" else ""
     rule = f"{record['sum_rule']:.2f}{label}"
     assert [grid, *cells, f"{record['hessian_mae']:.4f}", rule] in rows("labels.md")
+
+
+@pytest.mark.parametrize("arm", SEARCHES)
+@pytest.mark.parametrize("name", ["transition_states", "transition_states_large"])
+def test_searches_for_saddles(name, arm):
+    for part in results(name)["all"], results(name)["with_exact"]:
+        one = part["arms"].get(arm)
+        if one is not None and one["reactions"]:
+            counts = [str(one[what]) for what in ("saddles", "intended")]
+            means = [f"{one[what]:.1f}" for what in ("steps", "gradients")]
+            hessians = f"{one['direct_hessians'] + one['exact_hessians']:.1f}"
+            assert [SEARCHES[arm], *counts, *means, hessians, f"{one['cpu']:.1f}"] in rows("transition_states.md")
 
 
 @pytest.mark.parametrize("head", ["ours", "HIP-style"])
