@@ -15,8 +15,8 @@ makes it right along the path by two gradients; `exact` differentiates at every 
 and never looks. A reaction that `exact` fails on is a failure of the backbone (or of the guess); one that another arm
 fails on and `exact` does not is a failure of that arm.
 
-What an arm finds does not depend on the other arms, so the journals of several runs may be put together: the arm `exact`
-in results/transition_states_large.json is that of results/transition_states.json.
+What an arm finds does not depend on the other arms, so the journals of several runs may be put together: the arm
+`exact` in results/transition_states_large.json is that of results/transition_states.json.
 
 May be stopped and started again: a line of JSON a reaction and arm in the work folder. Times are CPU seconds of one
 thread, since the machine has other work too.

@@ -159,7 +159,8 @@ def test_bands_of_crystals(crystal):
     ratio = f"{one['displaced_seconds'] / one['direct_seconds']:.0f}"
     assert [crystal, error, highest, ratio] in rows("README.md")
     supercell = "×".join(map(str, one["supercell"]))
-    assert [crystal, supercell, f"{one['displacements']}", highest, error, ratio] in rows("phonons.md")
+    gamma = f"{one['gamma_mae']:.3f} of {one['gamma_mean_abs']:.3f}"
+    assert [crystal, supercell, f"{one['displacements']}", highest, error, ratio, gamma] in rows("phonons.md")
 
 
 def test_speed_beside_the_backbones():
