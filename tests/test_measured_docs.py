@@ -281,3 +281,10 @@ def test_five_folds_of_dft(head):
 def percent(share: float) -> str:
     """A share as README.md writes it, halves rounded up."""
     return f"{int(100 * share + 0.5)} %"
+
+
+def test_learned_by_heart():
+    few, many = results("by_heart_so3lr").values()
+    (cell,) = (third for first, _, third, *_ in rows("distillation.md") if first == "functional form")
+    assert f"{few[-1]['train_mae']:.3f} eV/Å²" in cell and few[-1]["train_mae"] < few[-2]["train_mae"]
+    assert f"1,000 end at {many[-1]['train_mae']:.3f}" in cell
