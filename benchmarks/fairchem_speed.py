@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hessian_speed import Case, Clock, _in_turn, _once, machine
+from clock import Clock
+from hessian_speed import Case, _in_turn, _once, machine
 from rich.console import Console
 from rich.table import Table
 from speed_cases import HEAD, alkane

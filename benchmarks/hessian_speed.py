@@ -17,12 +17,8 @@ up to a stated size, and left out beyond. The head is untrained, which does not 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import platform
-import sys
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +26,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from clock import Clock
 from rich.console import Console
 from rich.table import Table
 from speed_cases import BACKBONES, HEAD, WEIGHTS, alkane, load_model
@@ -59,44 +56,6 @@ SECONDS, MOST_ROUNDS = 2.0, 25
 
 Timing = dict[str, float]
 Case = dict[str, Any]
-
-
-class Clock:
-    """Times and peak memory of calls on one device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self.name = "wall time" if self.cuda else "processor time"
-
-    def seconds(self, call: Callable[[], object]) -> float:
-        """Of one call, on a CUDA device until its last kernel has ended."""
-        now = time.perf_counter if self.cuda else time.process_time
-        self._wait()
-        start = now()
-        call()
-        self._wait()
-        return now() - start
-
-    def peak_memory(self, call: Callable[[], object]) -> float | None:
-        """MB by which memory rises during the call; None where the system does not tell."""
-        gc.collect()
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            call()
-            return (torch.cuda.max_memory_allocated() - before) / 1e6
-        if not sys.platform.startswith("linux"):
-            return None
-        # What the allocator keeps would hide what the call needs; "5" sets the high-water mark to what is in use now.
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
-        call()
-        return _resident("VmHWM") - before
-
-    def _wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
 
 
 def measure(name: str, model: HessianModel, size: int, batch: int, *, exact: bool = True) -> Case:
@@ -187,12 +146,6 @@ def _ratios(seconds: dict[str, Timing], peak: dict[str, float | None]) -> dict[s
     if peak["direct"] is not None and peak["energy"]:
         ratios["memory, direct / energy"] = peak["direct"] / peak["energy"]
     return ratios
-
-
-def _resident(field: str) -> float:
-    """A field of /proc/self/status in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
 def machine(device: str, head: HeadConfig) -> dict[str, Any]:

@@ -14,8 +14,9 @@ trained, forward and backward without the optimiser:
 with random twists, backward, clipping, the optimiser, and the running average; for a frozen backbone with features from
 the cache. torch's Muon computes in bfloat16, which is slow on a processor, hence AdamW beside it.
 
-Times are those of the processor (one thread), median over rounds in which all steps take turns, so that other work on
-the machine matters little. Every backbone is measured in a process of its own, for its peak memory.
+Times are those of the processor (one thread), or wall times with --device cuda; the median over rounds in which all
+steps take turns, so that other work on the machine matters little. Every backbone is measured in a process of its own,
+for its peak memory, which is that of the process and not of a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import argparse
 import json
 import resource
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import molecule
+from clock import Clock
 from speed_cases import alkane, load_model
 from torch import Tensor
 
@@ -100,14 +101,13 @@ Step = Callable[[HessianModel, Structures], None]
 
 
 def costs(model: HessianModel, structures: Structures, steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Median processor time of each step, s. They take turns, so that a busy minute of the machine hits them all."""
+    """Median time of each step, s. They take turns, so that a busy minute of the machine hits them all."""
     times: dict[str, list[float]] = {name: [] for name in steps}
+    clock = Clock(model.device)
     for _ in range(rounds + 1):
         for name, step in steps.items():
             model.zero_grad()
-            before = time.process_time()
-            step(model, structures)
-            times[name].append(time.process_time() - before)
+            times[name].append(clock.seconds(partial(step, model, structures)))
     return {name: median(found[1:]) for name, found in times.items()}
 
 
@@ -136,20 +136,21 @@ def labelled(atoms: Atoms, seed: int) -> HessianRecord:
     return record.with_hessian(rng.normal(size=(3 * len(atoms), 3 * len(atoms))))
 
 
-def whole_steps(name: str, rounds: int) -> dict[str, float]:
-    """Median processor time of a step of the trainer, s; two runs of each kind, in turns."""
+def whole_steps(name: str, rounds: int, device: str) -> dict[str, float]:
+    """Median time of a step of the trainer, s; two runs of each kind, in turns."""
     times: dict[str, list[float]] = {step: [] for step in WHOLE_STEPS}
     for step in 2 * list(WHOLE_STEPS):
-        times[step] += whole_run(name, rounds, *WHOLE_STEPS[step])
+        times[step] += whole_run(name, rounds, device, *WHOLE_STEPS[step])
     return {step: median(found) for step, found in times.items()}
 
 
-def whole_run(name: str, rounds: int, trainable: str, optimiser: str, loss: dict[str, Any]) -> list[float]:
-    """Processor times of the steps of one run, s, without the first two."""
+def whole_run(name: str, rounds: int, device: str, trainable: str, optimiser: str, loss: dict[str, Any]) -> list[float]:
+    """Times of the steps of one run, s, without the first two."""
     times: list[float] = []
+    clock = Clock(torch.device(device))
 
     def stages(stage: str, total: int) -> Callable[[int, str], None]:
-        return lambda done, note: times.append(time.process_time()) if stage == "train" else None
+        return lambda done, note: times.append(clock.now()) if stage == "train" else None
 
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "labels.lmdb")
@@ -161,29 +162,30 @@ def whole_run(name: str, rounds: int, trainable: str, optimiser: str, loss: dict
             "data": {"train": [str(store)], "validation": [str(store)], "batch": 8, "trust_units": True},
             "loss": loss,
             "optimiser": {"name": optimiser},
-            "run": {"steps": rounds + 2, "evaluate_every": rounds + 2, "accelerator": "cpu"},
+            "run": {"steps": rounds + 2, "evaluate_every": rounds + 2, "accelerator": torch.device(device).type},
         }
-        backbone = load_model(name, "cpu").backbone
+        backbone = load_model(name, device).backbone
         train(TrainingConfig.from_dict(config), Path(folder, "run"), backbone=backbone, stages=stages)
     return np.diff(times)[1:].tolist()
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int, device: str) -> dict[str, Any]:
     """All steps of one backbone, in this process."""
     torch.set_num_threads(1)
-    model = attach_head(load_model(name, "cpu").backbone, HEAD)
+    model = attach_head(load_model(name, device).backbone, HEAD)
     model.requires_grad_(True)
     many = batch_of_horm_sizes()
-    structures = Structures.from_ase(many, dtype=model.dtype)
+    structures = Structures.from_ase(many, dtype=model.dtype, device=model.device)
     steps: dict[str, Step] = {"energy + forces": plain, "energy + forces + head": with_head}
     columns = {f"energy + forces + {count} columns": partial(with_columns, count=count) for count in (1, 2)}
     batch = with_ratios(costs(model, structures, steps | columns, rounds))
     seconds = batch["seconds"]
     per_column = seconds["energy + forces + 2 columns"] - seconds["energy + forces + 1 columns"]
     whole = seconds["energy + forces"] + 3 * float(np.mean(structures.sizes)) * per_column
-    small, full = Structures.from_ase(many[0], dtype=model.dtype), 3 * len(many[0])
+    small, full = Structures.from_ase(many[0], dtype=model.dtype, device=model.device), 3 * len(many[0])
     all_columns: dict[str, Step] = {"energy + forces + full": partial(with_columns, count=full)}
     return {
+        "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
         "atoms": structures.sizes,
         **batch,
         "full_extrapolated_ratio": whole / seconds["energy + forces"],
@@ -193,7 +195,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             **with_ratios(costs(model, small, steps | all_columns, rounds)),
         },
         "frozen_backbone_seconds": _frozen(model, structures, rounds),
-        "trainer": with_ratios(whole_steps(name, rounds)),
+        "trainer": with_ratios(whole_steps(name, rounds, device)),
         "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -219,12 +221,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=["mace", "so3lr"])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results = {}
     for name in arguments.backbones:
         with get_context("spawn").Pool(1) as process:
-            results[name] = process.apply(measure, (name, arguments.rounds))
+            results[name] = process.apply(measure, (name, arguments.rounds, arguments.device))
     text = json.dumps(results, indent=2)
     print(text)
     if arguments.out:

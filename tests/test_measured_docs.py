@@ -288,3 +288,17 @@ def test_learned_by_heart():
     (cell,) = (third for first, _, third, *_ in rows("distillation.md") if first == "functional form")
     assert f"{few[-1]['train_mae']:.3f} eV/Å²" in cell and few[-1]["train_mae"] < few[-2]["train_mae"]
     assert f"1,000 end at {many[-1]['train_mae']:.3f}" in cell
+
+
+def test_cost_of_a_training_step():
+    mace, so3lr = (results("training_step")[name] for name in ("mace", "so3lr"))
+    for page in ("docs/training.md", "benchmarks/README.md"):
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        head = [one["ratio"]["energy + forces + head"] for one in (mace, so3lr)]
+        assert f"{head[0]:.2f} (MACE) and {head[1]:.2f} (SO3LR)" in text
+        for columns in ("1 columns", "2 columns"):
+            one, other = (found["ratio"][f"energy + forces + {columns}"] for found in (mace, so3lr))
+            assert f"{one:.1f} and {other:.1f}" in text
+        for found in (mace, so3lr):
+            for step in ("energy + forces + head", "energy + forces + head, AdamW"):
+                assert f"{found['trainer']['ratio'][step]:.2f}" in text
