@@ -18,6 +18,7 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.name = "wall time" if self.cuda else "processor time"
+        self.device_name = torch.cuda.get_device_name(device) if self.cuda else "cpu"
 
     def seconds(self, call: Callable[[], object]) -> float:
         """Of one call, on a CUDA device until its last kernel has ended."""

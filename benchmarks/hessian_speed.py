@@ -162,7 +162,7 @@ def machine(device: str, head: HeadConfig) -> dict[str, Any]:
             continue
     return {
         "cpu": cpu,
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "device": Clock(torch.device(device)).device_name,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": versions,

@@ -185,7 +185,7 @@ def measure(name: str, rounds: int, device: str) -> dict[str, Any]:
     small, full = Structures.from_ase(many[0], dtype=model.dtype, device=model.device), 3 * len(many[0])
     all_columns: dict[str, Step] = {"energy + forces + full": partial(with_columns, count=full)}
     return {
-        "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
+        "device": Clock(model.device).device_name,
         "atoms": structures.sizes,
         **batch,
         "full_extrapolated_ratio": whole / seconds["energy + forces"],

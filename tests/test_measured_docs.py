@@ -278,11 +278,6 @@ def test_five_folds_of_dft(head):
     ] in rows("comparison.md")
 
 
-def percent(share: float) -> str:
-    """A share as README.md writes it, halves rounded up."""
-    return f"{int(100 * share + 0.5)} %"
-
-
 def test_learned_by_heart():
     few, many = results("by_heart_so3lr").values()
     (cell,) = (third for first, _, third, *_ in rows("distillation.md") if first == "functional form")
@@ -302,3 +297,8 @@ def test_cost_of_a_training_step():
         for found in (mace, so3lr):
             for step in ("energy + forces + head", "energy + forces + head, AdamW"):
                 assert f"{found['trainer']['ratio'][step]:.2f}" in text
+
+
+def percent(share: float) -> str:
+    """A share as README.md writes it, halves rounded up."""
+    return f"{int(100 * share + 0.5)} %"
